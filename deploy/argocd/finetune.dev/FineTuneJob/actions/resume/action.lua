@@ -1,0 +1,3 @@
+-- It goes on from its newest checkpoint.
+obj.spec.suspend = false
+return obj

@@ -1,0 +1,3 @@
+-- The trainer saves and stops, and its GPUs are given back.
+obj.spec.suspend = true
+return obj

@@ -1,0 +1,116 @@
+"""Rules of a ClusterFineTuneRuntime: what would break every job that uses it is refused when it is applied."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from finetune_api.constants import GROUP, RESERVED_ENVIRONMENT
+from finetune_api.v1alpha1.rules.rule import Rule, Unique
+
+_DIGEST: Final = "^[^@ ]+@sha256:[0-9a-f]{64}$"
+_KEY: Final = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+_RESOURCE: Final = "^(cpu|memory|ephemeral-storage|hugepages-[0-9A-Za-z]+|[a-z0-9.-]+/[A-Za-z0-9._-]+)$"
+_GPU: Final = "self.?gpuResourceName.orValue('nvidia.com/gpu')"
+_ROLES: Final = ("prepare", "train", "report")
+_LISTS: Final = ("requests", "limits")
+_OWN: Final = ("podLabels", "podAnnotations")
+
+
+def _keys(field: str, holds: str, message: str, instead: str, scope: str = "spec") -> Rule:
+    """A rule over the keys of a map."""
+    return Rule(
+        scopes=(scope,), field=field, holds=f"!has(self.{field}) || self.{field}.all(key, {holds})", message=message, instead=instead
+    )
+
+
+def _without_gpus(role: str, amounts: str) -> Rule:
+    return Rule(
+        scopes=("spec",),
+        each=f"resources.{role}",
+        field=amounts,
+        holds=f"!has(it.{amounts}) || !({_GPU} in it.{amounts})",
+        message="GPUs are counted elsewhere",
+        instead="leave them out here: a training pod gets the number of its stages' resources.gpus, else of the runtime's gpus; other pods get none",
+    )
+
+
+RUNTIME_RULES: Final = (
+    Rule(
+        scopes=("spec",),
+        field="image",
+        holds=f"!has(self.image) || self.image.matches('{_DIGEST}')",
+        message="an image by tag can change under a running job",
+        instead="write it by digest: NAME@sha256: and 64 hexadecimal digits",
+    ),
+    Rule(
+        scopes=("spec.storage",),
+        holds="has(self.claimTemplate) != has(self.claimName)",
+        message="a run folder lies on a claim made for the job, or on one that is there",
+        instead="write one of storage.claimTemplate and storage.claimName",
+    ),
+    *(
+        _keys(
+            amounts,
+            f"key.matches('{_RESOURCE}')",
+            "there is a name that no resource has",
+            "write cpu, memory, ephemeral-storage, hugepages-SIZE or DOMAIN/NAME",
+            f"spec.resources.{role}",
+        )
+        for role in _ROLES
+        for amounts in _LISTS
+    ),
+    *(_without_gpus(role, amounts) for role in _ROLES for amounts in _LISTS),
+    *(
+        _keys(
+            field,
+            f"key.matches('{_KEY}')",
+            "there is a key of the wrong form",
+            "write letters, digits, '-', '_' and '.', at most 63, after a domain and a slash where there is one",
+        )
+        for field in ("nodeSelector", *_OWN)
+    ),
+    *(
+        _keys(
+            field,
+            f"!key.startsWith('{GROUP}/') && !key.startsWith('batch.kubernetes.io/')",
+            f"the prefixes {GROUP}/ and batch.kubernetes.io/ are not the platform's to set",
+            "use a prefix of your own",
+        )
+        for field in _OWN
+    ),
+    Rule(
+        scopes=("spec",),
+        each="env[]",
+        field="name",
+        holds=f"!it.name.startsWith('FINETUNE_') && !(it.name in {list(RESERVED_ENVIRONMENT)})",
+        message="the operator sets this variable itself",
+        instead="leave it out (threads are set by spec.threads)",
+    ),
+    Rule(
+        scopes=("spec.tolerations[]",),
+        field="value",
+        holds="!has(self.value) || !has(self.operator) || self.operator != 'Exists'",
+        message="a taint that need only exist has no value to compare",
+        instead="leave value out, or write operator: Equal",
+    ),
+    Rule(
+        scopes=("spec.tolerations[]",),
+        field="key",
+        holds="(has(self.key) && self.key != '') || (has(self.operator) && self.operator == 'Exists')",
+        message="without a key every taint is meant",
+        instead="write key, or operator: Exists",
+    ),
+    Rule(
+        scopes=("spec.tolerations[]",),
+        field="tolerationSeconds",
+        holds="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+        message="only a taint with NoExecute drives pods away",
+        instead="write effect: NoExecute, or leave tolerationSeconds out",
+    ),
+)
+RUNTIME_UNIQUE: Final = (
+    Unique("spec.imagePullSecrets", "name"),
+    Unique("spec.claims", "name"),
+    Unique("spec.secrets", "name"),
+    Unique("spec.env", "name"),
+)

@@ -1,0 +1,96 @@
+"""How long and how fast a stage learns: the names that users of transformers' TrainingArguments know."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from finetune_api.base import ApiModel
+
+
+class Optimizer(StrEnum):
+    ADAMW = "adamw"
+    ADAFACTOR = "adafactor"
+    SGD = "sgd"
+
+
+class LrSchedulerType(StrEnum):
+    LINEAR = "linear"
+    COSINE = "cosine"
+    CONSTANT = "constant"
+
+
+class MixedPrecision(StrEnum):
+    AUTO = "auto"
+    NO = "no"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+class EarlyStoppingMetric(StrEnum):
+    """Metrics on validation data, with transformers' names; for all of them but eval_loss more is better."""
+
+    LOSS = "eval_loss"
+    ACCURACY = "eval_accuracy"
+    TOKEN_ACCURACY = "eval_token_accuracy"
+    F1 = "eval_f1_macro"
+
+
+class EarlyStopping(ApiModel):
+    metric: Annotated[EarlyStoppingMetric, Field(strict=False)] = EarlyStoppingMetric.LOSS
+    """The validation metric: eval_loss, eval_token_accuracy, eval_accuracy or eval_f1_macro. Default: eval_loss. Example: eval_loss"""
+    patience: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Evaluations without improvement before the stage ends. Default: 3. Example: 3"""
+    threshold: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """The least change, in the metric's own unit, that counts as an improvement. Default: 0. Example: 0.001"""
+
+
+class Training(ApiModel):
+    optimizer: Annotated[Optimizer, Field(strict=False)] = Optimizer.ADAMW
+    """adamw, adafactor or sgd. Default: adamw. Example: adamw"""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] | None = None
+    """Peak learning rate. Default: 2e-5 (full, partial), 1e-4 (lora), 1e-3 (headOnly). Example: 1.0e-4"""
+    lr_scheduler_type: Annotated[LrSchedulerType, Field(strict=False)] = LrSchedulerType.LINEAR
+    """linear (decay to zero), cosine, or constant, each after the warm-up. Default: linear. Example: cosine"""
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    """Optimizer steps of linear warm-up. Default: 0; not together with warmupRatio. Example: 100"""
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Warm-up as a share of all steps. Not together with warmupSteps. Example: 0.1"""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Decoupled weight decay, not on biases and norms. Default: 0. Example: 0.01"""
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """AdamW's beta 1. Default: 0.9. Example: 0.9"""
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """AdamW's beta 2. Default: 0.999. Example: 0.95"""
+    adam_epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
+    """AdamW's epsilon. Default: 1e-8. Example: 1.0e-8"""
+    max_grad_norm: Annotated[float, Field(ge=0, le=1e6)] = 1.0
+    """Gradients are clipped to this norm; 0 turns it off. Default: 1.0. Example: 1.0"""
+    num_train_epochs: Annotated[float, Field(gt=0, le=10000)] | None = None
+    """Passes over the data. Default: 1; not together with maxSteps. Example: 3"""
+    max_steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    """Optimizer steps, instead of numTrainEpochs. Example: 1000"""
+    per_device_train_batch_size: Annotated[int, Field(ge=1, le=65536)] = 8
+    """Rows (or packed rows) a device takes at once. Default: 8. Example: 4"""
+    per_device_eval_batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """Rows a device evaluates at once. Default: perDeviceTrainBatchSize. Example: 16"""
+    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=65536)] = 1
+    """Batches whose gradients make one optimizer step; the loss is averaged over all their supervised tokens. Default: 1. Example: 8"""
+    mixed_precision: Annotated[MixedPrecision, Field(strict=False)] = MixedPrecision.AUTO
+    """auto, no (fp32), bf16 or fp16 autocast. auto: bf16 where the GPU can, else fp16, fp32 on a CPU; what it became is recorded. Default: auto. Example: bf16"""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time. Default: false. Example: true"""
+    packing: bool = False
+    """Put several short documents into one row of maxLength tokens, without attention between them (best fit decreasing). Refused for architectures where a probe shows leakage. Default: false. Example: true"""
+    max_length: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
+    """Longest row, in tokens. Default: the model's limit or 2048, whichever is smaller. Example: 2048"""
+    group_by_length: bool = False
+    """Batch rows of similar length. Default: false. Example: true"""
+    early_stopping: EarlyStopping | None = None
+    """End the stage when a validation metric no longer improves. Needs data.validation and evalSteps. Default: off. Example: {metric: eval_loss, patience: 3}"""
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """The model's own dropout (hidden and attention), instead of its configuration's. Default: the model's. Example: 0.1"""
+    mlm_probability: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of tokens that are masked (maskedLanguageModeling only). Default: 0.15. Example: 0.15"""
+    logging_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    """Steps between two points of the loss curve. Default: 10. Example: 10"""

@@ -1,0 +1,136 @@
+"""`finetune plan`: what would run, as a document (for -o json and yaml) and as a tree. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from finetune_api.plan import Plan
+from finetune_api.v1alpha1.evaluation import Gate
+from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
+from finetune_api.v1alpha1.stage import Stage
+from finetune_api.wire import SegmentKind, TrainerConfig
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+
+def outline(planned: Plan) -> dict[str, Any]:
+    """The plan with each thing in it once: job, segments with their stages in full, what is measured and when, gates, output."""
+    spec = planned.segments[0].spec
+    stages = {stage.name: stage.model_dump(mode="json", by_alias=True, exclude_none=True) for stage in spec.stages}
+    dumped = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    points = (["base"] if spec.evaluation.baseline else []) + [f"after {name}" for name in stages]
+    return {
+        "job": {"name": planned.job.name, "namespace": planned.job.namespace},
+        "configHash": planned.config_hash,
+        "runFolder": planned.segments[0].run_folder,
+        "threads": planned.segments[0].threads,
+        "seed": spec.seed,
+        "model": dumped["model"],
+        "segments": [
+            {
+                "index": config.segment.index,
+                "kind": config.segment.kind.value,
+                "gpus": config.segment.gpus,
+                "stages": config.segment.stages
+                if config.segment.kind is SegmentKind.PREPARE
+                else [stages[n] for n in config.segment.stages],
+            }
+            for config in planned.segments
+        ],
+        "evaluation": {"points": points if spec.evaluation.suites else [], **dumped["evaluation"]},
+        "output": dumped["output"],
+    }
+
+
+def tree(planned: Plan) -> Tree:
+    """The same for people."""
+    from rich.tree import Tree
+
+    spec = planned.segments[0].spec
+    root = Tree(f"{planned.job.name}: {spec.model.uri}{f' at {spec.model.revision}' if spec.model.revision else ''}, seed {spec.seed}")
+    root.add(f"runs in {planned.segments[0].run_folder}, {planned.segments[0].threads} CPU threads, config {planned.config_hash[:12]}")
+    for config in planned.segments:
+        _add_segment(root, config, spec)
+    suites = spec.evaluation.suites
+    if suites:
+        branch = root.add("evaluation")
+        for suite in suites:
+            branch.add(f"{suite.name}: {', '.join(suite.metrics)} ({suite.objective}) on {suite.data.uri}")
+    output = root.add(f"output to {spec.output.uri or 'artifacts in the run folder'}")
+    output.add(f"as {', '.join(spec.output.format) if spec.output.format else 'adapter or merged, by the last stage'}; model card, report")
+    return root
+
+
+def _add_segment(root: Tree, config: TrainerConfig, spec: FineTuneJobSpec) -> None:
+    segment = config.segment
+    if segment.kind is SegmentKind.PREPARE:
+        root.add(f"segment {segment.index}, prepare: fetch, audit and tokenise the data of {', '.join(segment.stages)}; no GPU")
+        return
+    gpus = "" if segment.gpus is None else f" ({segment.gpus} GPUs)"
+    branch = root.add(f"segment {segment.index}, train{gpus}: {', '.join(segment.stages)}")
+    stages = [stage for stage in spec.stages if stage.name in segment.stages]
+    if spec.stages[0] in stages and spec.evaluation.baseline and spec.evaluation.suites:
+        branch.add(f"measure the base model on {_suites(spec)}")
+    for stage in stages:
+        leaf = branch.add(f"stage {stage.name}: {stage.objective}, {method(stage)}")
+        for line in stage_lines(stage):
+            leaf.add(line)
+        if spec.evaluation.suites:
+            leaf.add(f"measure on {_suites(spec)}")
+        for gate in spec.evaluation.gates:
+            if (gate.stage or spec.stages[-1].name) == stage.name:
+                leaf.add(f"gate: {gate_text(gate)}")
+        if stage.hand_over is not None:
+            leaf.add(f"hand over: {stage.hand_over} (weights: {stage.hand_over_weights})")
+
+
+def stage_lines(stage: Stage) -> list[str]:
+    """Data, length and batch of a stage."""
+    training = stage.training
+    length = plural(training.max_steps, "step") if training.max_steps else plural(training.num_train_epochs or 0, "epoch")
+    batch = plural(training.per_device_train_batch_size, "row")
+    batch += f" × {training.gradient_accumulation_steps}" if training.gradient_accumulation_steps > 1 else ""
+    options = [name for name, on in (("packing", training.packing), ("gradient checkpointing", training.gradient_checkpointing)) if on]
+    sources = [f"{source.uri}{f' (weight {source.weight:g})' if source.weight else ''}" for source in stage.data.train]
+    validation = stage.data.validation
+    lines = [f"data: {', '.join(sources)}"]
+    if validation is not None:
+        lines.append(f"validation: {validation.uri or f'{validation.fraction:.3g} of the training rows'}")
+    lines.append(f"{length} of {batch}, {training.optimizer} at {training.learning_rate:g} ({training.lr_scheduler_type})")
+    saves = [f"{stage.checkpoint.every_steps} steps"] if stage.checkpoint.every_steps else []
+    saves += [f"{stage.checkpoint.every_minutes:g} minutes"] if stage.checkpoint.every_minutes else []
+    lines.append(f"checkpoint every {' or '.join(saves)}, {stage.checkpoint.keep} kept")
+    return [*lines, ", ".join(options)] if options else lines
+
+
+def plural(count: float, word: str) -> str:
+    return f"{count:,g} {word}" if count == 1 else f"{count:,g} {word}s"
+
+
+def method(stage: Stage) -> str:
+    """Example: `lora (r 16, alpha 32, all-linear)`."""
+    lora, partial = stage.method.lora, stage.method.partial
+    if lora is not None:
+        kinds = [name for name, on in (("rsLora", lora.rs_lora), ("dora", lora.dora)) if on]
+        return f"{stage.method.type} ({', '.join([f'r {lora.r}', f'alpha {lora.alpha:g}', *lora.target_modules, *kinds])})"
+    if partial is not None:
+        kind, patterns = ("trained", partial.trained) if partial.trained else ("frozen", partial.frozen)
+        return f"{stage.method.type} ({kind}: {', '.join(patterns or [])})"
+    return str(stage.method.type)
+
+
+def gate_text(gate: Gate) -> str:
+    """Example: `knowledge perplexity at most 3 % worse than base`."""
+    better = gate.min_improvement is not None
+    change = gate.min_improvement or gate.max_regression
+    amount = ""
+    if change is not None:
+        amount = f"{100 * change.relative:.4g} %" if change.relative is not None else f"{change.absolute:g}"
+    return (
+        f"{gate.suite} {gate.metric} at {'least' if better else 'most'} {amount} {'better' if better else 'worse'} than {gate.relative_to}"
+    )
+
+
+def _suites(spec: FineTuneJobSpec) -> str:
+    return ", ".join(suite.name for suite in spec.evaluation.suites)

@@ -1,0 +1,169 @@
+"""`finetune run`: the plan on this machine, one trainer process a segment, and what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+from finetune_api.constants import ExitCode
+from finetune_api.plan import Plan, Runtime, plan
+from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
+from finetune_api.wire import Activity, ProgressReport, SegmentKind, TrainerConfig
+from finetune_cli.errors import CommandError
+from finetune_cli.manifests import STDIN, check
+from finetune_cli.outcome import Outcome, interpret
+from finetune_cli.request import RunRequest, refuse_missing, unused
+from finetune_cli.run_folder import RunFolder, finished
+from finetune_cli.supervisor import Ending, Stops, supervise
+from finetune_cli.terminal import paint_for, shown
+from finetune_cli.validate import render
+from finetune_cli.view import View, view_for
+
+TRAINER = (sys.executable, "-m", "finetune_trainer")
+
+
+def run(
+    request: RunRequest,
+    *,
+    stdin: BinaryIO = sys.stdin.buffer,
+    stdout: TextIO = sys.stdout,
+    stderr: TextIO = sys.stderr,
+    trainer_command: Sequence[str] | None = None,
+) -> int:
+    """Run or go on with a job, show its progress on `stderr` and its result on `stdout`, and return the exit code."""
+    from finetune_cli import summary
+
+    started = time.monotonic()
+    job = load_one(request.manifest, stdin=stdin, stderr=stderr)
+    refuse_missing(job.spec, request)
+    planned = planned_for(request, job)
+    folder = RunFolder(Path(planned.segments[0].run_folder))
+    folder.refuse_if_taken(planned.segments[0])
+    before = folder.read_result()
+    if before is not None and finished(before, job):
+        outcome = Outcome(result=before, exit_code=ExitCode.SUCCESS, already=True)
+    else:
+        _refuse_without_trainer(trainer_command)
+        view = view_for([stage.name for stage in job.spec.stages], stderr, quiet=request.quiet)
+        if folder.identity().get("configHash") not in (None, planned.segments[0].config_hash):
+            folder.begin_anew()
+            view.note("the run folder held an earlier manifest of this job, which had failed before it saved anything: it begins anew")
+        folder.create()
+        for sentence in unused(job.spec):
+            view.note(sentence)
+        with Stops().listening() as stops:
+            try:
+                outcome = _work(planned, folder, stops, view, trainer_command or TRAINER, _again(request))
+            finally:
+                view.close()
+    with contextlib.suppress(OSError):  # nobody reads any more; the exit code still tells
+        summary.show(
+            outcome,
+            job,
+            folder,
+            again=_again(request),
+            output=request.output,
+            seconds=time.monotonic() - started,
+            stdout=stdout,
+            stderr=stderr,
+        )
+    return outcome.exit_code
+
+
+def planned_for(request: RunRequest, job: FineTuneJob) -> Plan:
+    """The plan of a job on this machine."""
+    folder = RunFolder((request.run_folder or Path("runs") / job.metadata.name).expanduser().absolute())
+    return plan(job, runtime=_runtime(request, folder))
+
+
+def load_one(manifest: str, *, stdin: BinaryIO, stderr: TextIO) -> FineTuneJob:
+    """Return the one valid job of a manifest; its problems and warnings go to `stderr`."""
+    checked = check(manifest, stdin)
+    paint = paint_for(stderr)
+    for finding in checked.findings:
+        print(render(finding, paint), file=stderr)
+    if checked.errors:
+        raise CommandError(f"{manifest} is not valid: nothing was started" if manifest != STDIN else "the manifest is not valid")
+    if len(checked.jobs) != 1:
+        names = ", ".join(job.metadata.name for job in checked.jobs)
+        raise CommandError(
+            f"{manifest} holds {f'{len(checked.jobs)} jobs ({names})' if names else 'no job'}; this command takes one",
+            hint="Put each job into a file of its own.",
+        )
+    return checked.jobs[0]
+
+
+def environment(threads: int) -> dict[str, str]:
+    """What a trainer process finds: the caller's environment, with the thread count of the plan."""
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "true")}
+
+
+def _work(planned: Plan, folder: RunFolder, stops: Stops, view: View, command: Sequence[str], again: str) -> Outcome:
+    """Run every segment in turn; the first that does not succeed is the outcome."""
+    outcome = Outcome(result=None, exit_code=ExitCode.SUCCESS)
+    for config in planned.segments:
+        if stops.count:
+            return Outcome(result=None, exit_code=ExitCode.STOPPED)
+        path = folder.write_config(config)
+        log = folder.next_log(config.segment.kind)
+        before = folder.stamp()
+        ending = _supervised([*command, config.segment.kind, "--config", str(path)], config, log, stops, view, again)
+        result = folder.read_result() if folder.stamp() != before else None
+        outcome = interpret(ending, result, log)
+        if outcome.exit_code != ExitCode.SUCCESS:
+            break
+    return outcome
+
+
+def _supervised(command: Sequence[str], config: TrainerConfig, log: Path, stops: Stops, view: View, again: str) -> Ending:
+    # What it does before it can say so itself: importing torch takes seconds.
+    view.report(ProgressReport(activity=Activity.PREPARE if config.segment.kind is SegmentKind.PREPARE else Activity.LOAD))
+
+    def on_stop(times: int) -> None:
+        if times == 1:
+            view.note(f"stopping: the trainer saves first; go on later with `{again}` (Ctrl-C again ends it at once)")
+        else:
+            view.note("killed; the last checkpoint is what is left")
+
+    return supervise(
+        command, environment=environment(config.threads), log=log, stops=stops, on_report=view.report, on_stop=on_stop, on_tick=view.tick
+    )
+
+
+def _runtime(request: RunRequest, folder: RunFolder) -> Runtime:
+    manifest_folder = Path.cwd() if request.manifest == STDIN else Path(request.manifest).absolute().parent
+    recorded = folder.identity().get("threads")
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Runtime(
+        run_folder=str(folder.root),
+        base_folder=str(manifest_folder),
+        mounts={name: str(path) for name, path in request.mounts.items()},
+        secret_files={name: str(path) for name, path in request.secrets.items()},
+        threads=request.threads or (recorded if isinstance(recorded, int) and recorded > 0 else usable),
+    )
+
+
+def _again(request: RunRequest) -> str:
+    """The command that goes on with this run."""
+    import shlex
+
+    words = ["finetune", "run", request.manifest]
+    words += ["--run-folder", shown(request.run_folder)] if request.run_folder else []
+    for name, path in request.mounts.items():
+        words += ["--mount", f"{name}={shown(path)}"]
+    for name, path in request.secrets.items():
+        words += ["--secret", f"{name}={shown(path)}"]
+    return shlex.join(words)
+
+
+def _refuse_without_trainer(trainer_command: Sequence[str] | None) -> None:
+    if trainer_command is None and any(importlib.util.find_spec(name) is None for name in ("torch", "finetune_trainer")):
+        raise CommandError(
+            "the trainer is not installed here", hint="Install it with: pip install '.[cli,trainer]'", exit_code=ExitCode.INTERNAL
+        )

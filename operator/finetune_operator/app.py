@@ -1,0 +1,130 @@
+"""The operator's parts in one TaskGroup: watches, workers, re-list, probes. Crash-only: a part that dies ends the process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+
+import kopf
+from kubernetes.aio.client import Configuration
+
+from finetune_api import constants as c
+from finetune_operator import access, probes
+from finetune_operator.errors import Conflict, SettingsError, Transient, Waiting
+from finetune_operator.events import Recorder
+from finetune_operator.handlers import Intake, watch
+from finetune_operator.index import Index
+from finetune_operator.kinds import FINE_TUNE_JOB, RUNTIME
+from finetune_operator.kube import ApiServer
+from finetune_operator.metrics.assembly import Metrics
+from finetune_operator.metrics.instruments import Instruments
+from finetune_operator.model import Key
+from finetune_operator.observe import Observer
+from finetune_operator.progress.part import Progress
+from finetune_operator.reconcile import Decide, Reconciler
+from finetune_operator.relist import Relist
+from finetune_operator.settings import Settings
+from finetune_operator.workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
+LAST_WORK = 10.0  # seconds that a stop waits for what is being written
+
+
+async def run(settings: Settings, decide: Decide) -> None:
+    """Work until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: The API server can't be reached like that, or doesn't know our kinds.
+        ExceptionGroup: A part died.
+    """
+    load = partial(access.load, settings.kubeconfig, settings.context)
+    metrics = Metrics(version=version("finetune-operator"), clock=time.monotonic, now=now)
+    kube = ApiServer(load, user_agent=f"finetune-operator/{version('finetune-operator')}", asked=metrics.instruments.asked)
+    try:
+        await _check_served(kube)
+        await _run(settings, decide, kube, load, metrics)
+    finally:
+        await kube.close()
+
+
+async def _run(settings: Settings, decide: Decide, kube: ApiServer, load: Callable[[], Awaitable[Configuration]], metrics: Metrics) -> None:
+    index, queue, instruments = Index(metrics.ledger), WorkQueue[Key](clock=time.monotonic), metrics.instruments
+    recorder = Recorder(kube, now=now, instance=settings.identity)
+    progress = Progress(settings.progress, kube, index, queue, now=now)
+    observer = Observer(kube, index, now=now, live=progress.live.of, endpoint=progress.endpoint)
+    reconciler = Reconciler(kube, index, observer, recorder, decide, instruments.told, progress.live.told)
+    relist = Relist(
+        kube,
+        index,
+        queue,
+        clock=time.monotonic,
+        namespaces=settings.namespaces,
+        period=settings.relist_seconds,
+        deaf_after=settings.deaf_seconds,
+    )
+
+    async def credentials() -> kopf.ConnectionInfo:
+        return await access.for_kopf(await load())
+
+    known = asyncio.Event()
+
+    async def begin() -> None:
+        await progress.begin()
+        await relist.ready.wait()
+        known.set()
+
+    async with asyncio.TaskGroup() as parts:
+        # Before the watches: Kopf takes every task that begins after it for one of its own, and ends it.
+        workers = [parts.create_task(work(queue, reconciler, known, instruments)) for _ in range(settings.workers)]
+        others = [
+            parts.create_task(relist.run()),
+            parts.create_task(probes.serve(relist, settings.probes_port)),
+            parts.create_task(begin()),
+            parts.create_task(progress.run()),
+            parts.create_task(metrics.serve(settings.metrics_port, queue, relist, index)),
+        ]
+        await parts.create_task(watch(Intake(index, queue, instruments.heard), settings.namespaces, credentials))
+        queue.close()
+        await asyncio.wait(workers, timeout=LAST_WORK if known.is_set() else 0)
+        for part in (*workers, *others):
+            part.cancel()
+
+
+async def work(queue: WorkQueue[Key], reconciler: Reconciler, ready: asyncio.Event, instruments: Instruments | None = None) -> None:
+    """Reconcile keys until the queue is closed. No key's failure ends the operator: it comes back after its back-off."""
+    await ready.wait()
+    while (key := await queue.get()) is not None:
+        began, result = time.monotonic(), "error"
+        if instruments is not None:
+            instruments.taken(key, queue.waited(key))
+        try:
+            again = await reconciler.reconcile(key)
+        except (Conflict, Transient, Waiting) as error:
+            result = type(error).__name__.lower()
+            log.info("%s/%s: again in %.1f s: %s", *key, queue.retry(key), error)
+        except Exception:
+            log.exception("%s/%s: again in %.1f s", *key, queue.retry(key))
+        else:
+            result = "done"
+            queue.forget(key)
+            if again is not None:
+                queue.add_after(key, again)
+        finally:
+            if instruments is not None:
+                instruments.looked_at(key, result, time.monotonic() - began)
+            queue.done(key)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def _check_served(kube: ApiServer) -> None:
+    missing = {FINE_TUNE_JOB.plural, RUNTIME.plural} - await kube.served(c.API_VERSION)
+    if missing:
+        raise SettingsError([f"the API server does not know {name}.{c.GROUP}: apply the CRDs first (crds/)" for name in sorted(missing)])

@@ -1,0 +1,223 @@
+"""What the watches delivered, kept small: who belongs to whom, and what each looked like last.
+
+The index decides nothing. It finds a FineTuneJob's children without a list of the namespace, and lets the operator see for free that
+nothing is to be done. It can be behind, and hold what is gone (a re-list after a 410 delivers no deletions): whatever would be
+written is decided anew on what the API server says then.
+
+Bodies are kept as compressed JSON: a twentieth of the memory of dicts, and nobody can change them in place. A finished job, and its
+children, keep no body at all.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+
+from finetune_api import constants as c
+from finetune_operator.kinds import FINE_TUNE_JOB, JOB, POD, Kind, controller_of, is_terminating, job_uid_label, key_of, uid_of, version_of
+from finetune_operator.model import Key, Manifest
+
+WATCHED = (FINE_TUNE_JOB, JOB, POD)
+HEAVY_ANNOTATIONS = frozenset({c.TRAINER_CONFIG_ANNOTATION, c.PROGRESS_CA_ANNOTATION, "kubectl.kubernetes.io/last-applied-configuration"})
+
+
+@dataclass(slots=True)
+class Entry:
+    """One object. Versions are resourceVersions as numbers."""
+
+    kind: Kind
+    uid: str
+    namespace: str
+    name: str
+    parents: frozenset[str]
+    """uids under which it is found: its controller's, and the one in its label."""
+    controller: str | None
+    version: int = 0
+    """Of the newest body or metadata that anybody showed us."""
+    delivered: int = 0
+    """Of the newest that the watch itself delivered: by this a deaf watch is known."""
+    body: bytes | None = None
+    settled: bool = False
+    """A FineTuneJob for which nothing remains to be done."""
+    live: bool = False
+    """A Job or pod that still does, or may do, something."""
+
+
+class Listener(Protocol):
+    """Is told of FineTuneJobs, each time that a newer one is known."""
+
+    def saw(self, job: Manifest) -> None: ...
+
+    def lost(self, namespace: str, name: str, uid: str) -> None:
+        """It is gone."""
+
+
+class Index:
+    def __init__(self, listener: Listener | None = None) -> None:
+        self._listener = listener
+        self._entries: dict[str, Entry] = {}
+        self._children: defaultdict[str, set[str]] = defaultdict(set)
+        self._jobs: dict[Key, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def put(self, kind: Kind, manifest: Manifest, *, watched: bool) -> Entry:
+        """Take in an object: as a watch delivered it, or as an answer to a request of ours showed it. The newer one stays."""
+        entry, version = self._place(kind, manifest), version_of(manifest)
+        if watched:
+            entry.delivered = max(entry.delivered, version)
+        if version >= entry.version:
+            entry.version = version
+            entry.settled = kind is FINE_TUNE_JOB and is_settled(manifest)
+            entry.live = kind in (JOB, POD) and is_live(kind, manifest)
+            entry.body = None if entry.settled or self._belongs_to_settled(entry) else slim(manifest)
+            if self._listener is not None and kind is FINE_TUNE_JOB:
+                self._listener.saw(manifest)
+            if entry.settled:
+                for child in self._descendants(entry.uid):
+                    child.body = None
+        return entry
+
+    def note(self, kind: Kind, manifest: Manifest) -> Entry:
+        """Take in that an object exists at a version, from its metadata alone: an older body is no longer believed."""
+        entry, version = self._place(kind, manifest), version_of(manifest)
+        if version > entry.version:
+            entry.version, entry.body, entry.settled = version, None, False
+        return entry
+
+    def drop(self, uid: str) -> None:
+        """The object is gone."""
+        entry = self._entries.pop(uid, None)
+        if entry is None:
+            return
+        for parent in entry.parents:
+            self._children[parent].discard(uid)
+            if not self._children[parent]:
+                del self._children[parent]
+        key = Key(entry.namespace, entry.name)
+        if entry.kind is FINE_TUNE_JOB and self._jobs.get(key) == uid:
+            del self._jobs[key]
+        if self._listener is not None and entry.kind is FINE_TUNE_JOB:
+            self._listener.lost(entry.namespace, entry.name, uid)
+
+    def get(self, uid: str) -> Entry | None:
+        return self._entries.get(uid)
+
+    def entries(self, kind: Kind) -> tuple[Entry, ...]:
+        return tuple(entry for entry in self._entries.values() if entry.kind is kind)
+
+    def job(self, key: Key) -> Entry | None:
+        """The FineTuneJob of this name."""
+        uid = self._jobs.get(key)
+        return self._entries[uid] if uid is not None else None
+
+    def children(self, uid: str) -> tuple[Entry, ...]:
+        """What belongs to the FineTuneJob of this uid, or says so: Jobs, their pods, pods that lost their Job, the claim."""
+        return tuple(sorted(self._descendants(uid), key=lambda entry: entry.name))
+
+    def keys_of(self, entry: Entry) -> frozenset[Key]:
+        """The FineTuneJobs to look at after something happened to this object."""
+        if entry.kind is FINE_TUNE_JOB:
+            return frozenset({Key(entry.namespace, entry.name)})
+        ancestors = set(entry.parents)
+        for parent in entry.parents:
+            if (above := self._entries.get(parent)) is not None and above.kind is JOB:
+                ancestors |= above.parents
+        found = (self._entries.get(uid) for uid in ancestors)
+        return frozenset(Key(job.namespace, job.name) for job in found if job is not None and job.kind is FINE_TUNE_JOB)
+
+    def settled(self, key: Key) -> bool:
+        """Whether nothing remains to be done for this FineTuneJob, as far as it was delivered."""
+        job = self.job(key)
+        return job is not None and job.settled
+
+    def at_rest(self, key: Key) -> bool:
+        """Whether this FineTuneJob is settled, and none of its Jobs and pods does anything."""
+        job = self.job(key)
+        return job is not None and job.settled and not any(child.live for child in self._descendants(job.uid))
+
+    def matters(self, key: Key) -> bool:
+        """Whether this FineTuneJob is to be looked at when something happens to a child of it.
+
+        Not once it is settled: a finished job costs nothing. Not before its own watch delivered it: that is when it is looked at.
+        """
+        job = self.job(key)
+        return job is None or (job.delivered > 0 and not job.settled)
+
+    def _place(self, kind: Kind, manifest: Manifest) -> Entry:
+        metadata = manifest["metadata"]
+        uid, controller = uid_of(manifest), controller_of(manifest)
+        claimed = () if kind is FINE_TUNE_JOB else (controller, job_uid_label(manifest))
+        parents = frozenset(uid for uid in claimed if uid is not None)
+        entry = self._entries.get(uid)
+        if entry is None:
+            entry = self._entries[uid] = Entry(kind, uid, metadata["namespace"], metadata["name"], parents, controller)
+        if entry.parents != parents:
+            for parent in entry.parents - parents:
+                self._children[parent].discard(uid)
+            entry.parents = parents
+        entry.controller = controller
+        for parent in parents:
+            self._children[parent].add(uid)
+        if kind is FINE_TUNE_JOB:
+            holder = self.job(key_of(manifest))
+            # Made again under its name: events of two objects may come in any order.
+            if holder is None or holder.version <= version_of(manifest):
+                self._jobs[key_of(manifest)] = uid
+        return entry
+
+    def _descendants(self, uid: str) -> list[Entry]:
+        found = {child: self._entries[child] for child in self._children.get(uid, ())}
+        for job in [entry for entry in found.values() if entry.kind is JOB]:
+            found |= {pod: self._entries[pod] for pod in self._children.get(job.uid, ())}
+        return list(found.values())
+
+    def _belongs_to_settled(self, entry: Entry) -> bool:
+        keys = self.keys_of(entry) if entry.kind is not FINE_TUNE_JOB else frozenset()
+        return bool(keys) and all(self.settled(key) for key in keys)
+
+
+def is_settled(job: Manifest) -> bool:
+    """Whether a FineTuneJob has ended, says so for its present spec, and is not to be deleted by itself."""
+    status = job.get("status") or {}
+    finished = any(item.get("type") == "Finished" and item.get("status") == "True" for item in status.get("conditions") or [])
+    current = status.get("observedGeneration") == job["metadata"].get("generation")
+    return finished and current and job["spec"].get("ttlSecondsAfterFinished") is None
+
+
+def is_live(kind: Kind, manifest: Manifest) -> bool:
+    """Whether a Job or pod still does, or may do, something."""
+    status = manifest.get("status") or {}
+    if is_terminating(manifest):
+        return False
+    if kind is POD:
+        return status.get("phase") not in ("Succeeded", "Failed")
+    return not any(item["type"] in ("Complete", "Failed") and item["status"] == "True" for item in status.get("conditions") or [])
+
+
+def slim(manifest: Manifest) -> bytes:
+    """An object, compressed, without what no decision reads: who wrote which field, what was applied last, the trainer's config."""
+    small = {**manifest, "metadata": _slim_metadata(manifest["metadata"])}
+    template = (manifest.get("spec") or {}).get("template") if manifest.get("kind") == JOB.name else None
+    if template is not None:
+        small["spec"] = {**manifest["spec"], "template": {**template, "metadata": _slim_metadata(template.get("metadata") or {})}}
+    return zlib.compress(orjson.dumps(small), 1)
+
+
+def whole(body: bytes) -> Manifest:
+    """The object of a body."""
+    manifest: Manifest = orjson.loads(zlib.decompress(body))
+    return manifest
+
+
+def _slim_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    slim = {name: value for name, value in metadata.items() if name != "managedFields"}
+    if annotations := metadata.get("annotations"):
+        slim["annotations"] = {name: value for name, value in annotations.items() if name not in HEAVY_ANNOTATIONS}
+    return slim

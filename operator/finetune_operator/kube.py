@@ -1,0 +1,195 @@
+"""The one door to the API server: plain dicts in and out, one error class for each thing that a caller can do about a failure.
+
+The official client's own calls go through typed models, which cost time and memory for each object and lose fields that they don't
+know; only its connection, TLS and credentials are used.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+import aiohttp
+import orjson
+from kubernetes.aio.client import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+
+from finetune_operator import access
+from finetune_operator.errors import Transient, error_of
+from finetune_operator.kinds import BY_NAME, FINE_TUNE_JOB, OWN_EVENT, SECRET, Kind
+from finetune_operator.model import Manifest
+
+Body = dict[str, Any]
+FIELD_MANAGER = "finetune-operator"
+CHUNK = 500
+TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
+TOKEN_REVIEW: Body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview"}
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+class Kube(Protocol):
+    """What the operator asks of a cluster. Every method raises a KubeError; objects are never changed in place."""
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Manifest: ...
+
+    def pages(
+        self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = "", metadata_only: bool = False
+    ) -> AsyncIterator[list[Body]]:
+        """All objects of a kind in chunks of 500: all namespaces where none is given."""
+
+    async def create(self, manifest: Manifest) -> Manifest: ...
+
+    async def delete(self, kind: Kind, namespace: str | None, name: str, *, uid: str, grace_seconds: int | None = None) -> None:
+        """Delete the object with this uid, its dependents in the background."""
+
+    async def replace_status(self, job: Manifest, status: Manifest) -> Manifest:
+        """Write a FineTuneJob's whole status, if it still is at the resourceVersion that `job` was read at."""
+
+    async def patch_event(self, namespace: str, name: str, change: Manifest) -> Manifest:
+        """Merge a change into an Event of our own."""
+
+    async def replace_secret(self, secret: Manifest) -> Manifest:
+        """Write the operator's own Secret, if it still is at the resourceVersion that it was read at."""
+
+    async def review_token(self, token: str, audience: str) -> Manifest:
+        """The status of a TokenReview: whose token it is, if it is for this audience."""
+
+
+async def list_all(kube: Kube, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = "") -> tuple[Manifest, ...]:
+    """All objects of a kind at once: only for the few."""
+    return tuple([item async for page in kube.pages(kind, namespace, labels=labels, fields=fields) for item in page])
+
+
+class ApiServer:
+    """Kube over HTTPS. A 401 drops the connection, and the credentials are read anew for the next call."""
+
+    def __init__(
+        self,
+        load: Callable[[], Awaitable[Configuration]],
+        *,
+        user_agent: str,
+        asked: Callable[[str, str, int, float], None] = lambda *_: None,
+    ) -> None:
+        """asked: is told of each request: its verb, path, code (0 where no answer came) and seconds."""
+        self._load = load
+        self._asked = asked
+        self._user_agent = user_agent
+        self._connection: tuple[Configuration, RESTClientObject] | None = None
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Manifest:
+        return await self._call("GET", kind.path(namespace, name))
+
+    async def pages(
+        self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = "", metadata_only: bool = False
+    ) -> AsyncIterator[list[Body]]:
+        query = {"limit": str(CHUNK), "labelSelector": labels, "fieldSelector": fields}
+        accept = METADATA_ONLY if metadata_only else "application/json"
+        while True:
+            found = await self._call(
+                "GET", kind.path(namespace), query={name: value for name, value in query.items() if value}, accept=accept
+            )
+            # Items of a list don't say what they are.
+            yield [{**item, "apiVersion": kind.api_version, "kind": kind.name} for item in found.get("items") or []]
+            query["continue"] = found.get("metadata", {}).get("continue") or ""
+            if not query["continue"]:
+                return
+
+    async def create(self, manifest: Manifest) -> Manifest:
+        kind = OWN_EVENT if manifest["kind"] == OWN_EVENT.name else BY_NAME[manifest["kind"]]
+        path = kind.path(manifest["metadata"].get("namespace"))
+        return await self._call("POST", path, query={"fieldManager": FIELD_MANAGER}, body=dict(manifest))
+
+    async def delete(self, kind: Kind, namespace: str | None, name: str, *, uid: str, grace_seconds: int | None = None) -> None:
+        # Without a word on propagation, a Job's deletion orphans its pods.
+        body: Body = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        if grace_seconds is not None:
+            body["gracePeriodSeconds"] = grace_seconds
+        await self._call("DELETE", kind.path(namespace, name), body=body)
+
+    async def replace_status(self, job: Manifest, status: Manifest) -> Manifest:
+        named = {field: job["metadata"][field] for field in ("name", "namespace", "uid", "resourceVersion")}
+        body = {"apiVersion": job["apiVersion"], "kind": job["kind"], "metadata": named, "spec": job["spec"], "status": dict(status)}
+        path = FINE_TUNE_JOB.path(named["namespace"], named["name"], "status")
+        return await self._call("PUT", path, query={"fieldManager": FIELD_MANAGER}, body=body)
+
+    async def patch_event(self, namespace: str, name: str, change: Manifest) -> Manifest:
+        path = OWN_EVENT.path(namespace, name)
+        return await self._call(
+            "PATCH", path, query={"fieldManager": FIELD_MANAGER}, body=dict(change), content_type="application/merge-patch+json"
+        )
+
+    async def replace_secret(self, secret: Manifest) -> Manifest:
+        metadata = secret["metadata"]
+        path = SECRET.path(metadata["namespace"], metadata["name"])
+        return await self._call("PUT", path, query={"fieldManager": FIELD_MANAGER}, body=dict(secret))
+
+    async def review_token(self, token: str, audience: str) -> Manifest:
+        body = {**TOKEN_REVIEW, "spec": {"token": token, "audiences": [audience]}}
+        reviewed = await self._call("POST", "/apis/authentication.k8s.io/v1/tokenreviews", body=body)
+        status: Manifest = reviewed.get("status") or {}
+        return status
+
+    async def served(self, api_version: str) -> frozenset[str]:
+        """The plurals that the API server knows of a group and version; none where it does not know the group."""
+        found = await self._call("GET", f"/apis/{api_version}", missing={"resources": []})
+        return frozenset(item["name"] for item in found["resources"])
+
+    async def close(self) -> None:
+        """Close the connections: call it before the loop ends."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection[1].close()
+
+    async def _call(
+        self,
+        verb: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        accept: str = "application/json",
+        content_type: str = "application/json",
+        missing: Body | None = None,
+    ) -> Body:
+        """One request: its answer, or a KubeError. missing: what a 404 means, where it is no error."""
+        began, code = time.monotonic(), 0
+        try:
+            if self._connection is None:
+                configuration = await self._load()
+                self._connection = configuration, RESTClientObject(configuration)
+            configuration, rest = self._connection
+            headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._user_agent}
+            if authorization := await access.authorization(configuration):
+                headers["Authorization"] = authorization
+            url = f"{configuration.host.rstrip('/')}{path}" + (f"?{urlencode(query)}" if query else "")
+            response = await rest.request(verb, url, headers=headers, body=body, _request_timeout=TIMEOUT)  # type: ignore[no-untyped-call]
+            data: bytes = await response.read()
+            code = response.status
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Transient(verb, path, code=0, reason=type(error).__name__, message=str(error)) from error
+        finally:
+            self._asked(verb, path, code, time.monotonic() - began)
+        if response.status == 404 and missing is not None:
+            return missing
+        if response.status >= 400:
+            if response.status == 401:
+                await self.close()
+            said = _status(data)
+            reason, message = said.get("reason") or str(response.reason), said.get("message") or data[:200].decode(errors="replace")
+            raise error_of(verb, path, code=response.status, reason=reason, message=message)
+        try:
+            parsed: Body = orjson.loads(data)
+        except ValueError as error:
+            raise Transient(verb, path, code=response.status, reason="NotJson", message="the answer is no JSON: cut on its way?") from error
+        return parsed
+
+
+def _status(data: bytes) -> Body:
+    """The Status object of an error's answer; empty where a proxy answered something else."""
+    try:
+        parsed = orjson.loads(data)
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) and parsed.get("kind") == "Status" else {}

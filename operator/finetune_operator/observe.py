@@ -1,0 +1,160 @@
+"""Reads the cluster into Observed: from the index for free, or from the API server; and what a decision then says it needs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from finetune_operator.errors import NotFound
+from finetune_operator.index import Entry, Index, is_live, whole
+from finetune_operator.kinds import (
+    CLAIM,
+    FINE_TUNE_JOB,
+    JOB,
+    NODE,
+    POD,
+    RUNTIME,
+    SEEN_EVENT,
+    Kind,
+    controller_of,
+    key_of,
+    uid_of,
+)
+from finetune_operator.kube import Kube, list_all
+from finetune_operator.model import Endpoint, Key, Live, Manifest, Need, Observed
+from finetune_operator.names import claim_name
+
+
+class Observer:
+    def __init__(
+        self,
+        kube: Kube,
+        index: Index,
+        *,
+        now: Callable[[], datetime],
+        live: Callable[[str], Live | None] = lambda owner: None,
+        endpoint: Callable[[], Endpoint | None] = lambda: None,
+    ) -> None:
+        """now: the time with its zone, as decisions and the status see it. live: what a job's pod reported last, by the job's uid.
+        endpoint: where new pods report."""
+        self._kube = kube
+        self._index = index
+        self._now = now
+        self._live = live
+        self._endpoint = endpoint
+
+    def remember(self, key: Key) -> Observed | None:
+        """What the index has of this job: good for seeing that nothing is to be done. None where the index lacks a part."""
+        job = self._index.job(key)
+        if job is None or job.body is None:
+            return None
+        children = self._index.children(job.uid)
+        manifest = whole(job.body)
+        if any(child.body is None for child in children) or _hidden_jobs(manifest, children):
+            return None
+        return self._observed(manifest, [(child.kind, whole(child.body)) for child in children if child.body is not None])
+
+    async def read(self, key: Key) -> Observed | None:
+        """What the API server has of this job now; None where the job is gone. Raises KubeError."""
+        try:
+            job = await self._kube.get(FINE_TUNE_JOB, key.namespace, key.name)
+        except NotFound:
+            if (gone := self._index.job(key)) is not None:
+                self._index.drop(gone.uid)
+            return None
+        self._index.put(FINE_TUNE_JOB, job, watched=False)
+        known = self._index.children(uid_of(job))
+        found = await asyncio.gather(*(self._confirm(child) for child in known))
+        lost = await asyncio.gather(*(self._get(JOB, key.namespace, name) for name in _hidden_jobs(job, known)))
+        children = [(child.kind, manifest) for child, manifest in zip(known, found, strict=True) if manifest is not None]
+        return self._observed(job, children + [(JOB, manifest) for manifest in lost if manifest is not None])
+
+    async def add(self, observed: Observed, needs: Iterable[Need]) -> Observed:
+        """The same with what a decision needs. Raises KubeError."""
+        for need in needs:
+            observed = await self._add(observed, need)
+        return observed
+
+    def _observed(self, job: Manifest, children: Iterable[tuple[Kind, Manifest]]) -> Observed:
+        """Sorted out by the one thing that tells whose a child is, its controller's uid; in the order of their names."""
+        uid, namespace = uid_of(job), job["metadata"]["namespace"]
+        here = sorted((pair for pair in children if pair[1]["metadata"]["namespace"] == namespace), key=lambda pair: _name(pair[1]))
+        return Observed(
+            job=job,
+            jobs=tuple(manifest for kind, manifest in here if kind is JOB and controller_of(manifest) == uid),
+            pods=tuple(manifest for kind, manifest in here if kind is POD),
+            orphans=tuple(manifest for kind, manifest in here if kind is JOB and controller_of(manifest) is None),
+            claim=next((manifest for kind, manifest in here if kind is CLAIM and _name(manifest) == claim_name(job)), None),
+            now=self._now(),
+            live=self._live(uid),
+            endpoint=self._endpoint(),
+        )
+
+    async def _confirm(self, child: Entry) -> Manifest | None:
+        """The child as it is now, None where it is gone: a namesake is somebody else."""
+        found = await self._get(child.kind, child.namespace, child.name)
+        if found is None or uid_of(found) != child.uid:
+            self._index.drop(child.uid)
+            return None
+        self._index.put(child.kind, found, watched=False)
+        return found
+
+    async def _get(self, kind: Kind, namespace: str | None, name: str) -> Manifest | None:
+        try:
+            return await self._kube.get(kind, namespace, name)
+        except NotFound:
+            return None
+
+    async def _add(self, observed: Observed, need: Need) -> Observed:
+        namespace = observed.job["metadata"]["namespace"]
+        match need:
+            case Need.RUNTIMES:
+                return replace(observed, runtimes=await list_all(self._kube, RUNTIME))
+            case Need.NODES:
+                return replace(observed, nodes=await list_all(self._kube, NODE))
+            case Need.POD_NODES:
+                hosts = sorted({pod["spec"]["nodeName"] for pod in observed.pods if pod["spec"].get("nodeName")})
+                nodes = await asyncio.gather(*(self._get(NODE, None, host) for host in hosts))
+                return replace(observed, pod_nodes=dict(zip(hosts, nodes, strict=True)))
+            case Need.EVENTS:
+                return replace(observed, events=await self._events(observed))
+            case Need.SIBLINGS:
+                jobs = await list_all(self._kube, FINE_TUNE_JOB, namespace)
+                siblings = tuple(job for job in jobs if key_of(job) != key_of(observed.job))
+                return replace(observed, siblings=siblings, begun=frozenset(filter(self._has_begun, map(uid_of, siblings))))
+        raise NotImplementedError(need)
+
+    def _has_begun(self, uid: str) -> bool:
+        return any(child.kind is JOB for child in self._index.children(uid))
+
+    async def _events(self, observed: Observed) -> tuple[Manifest, ...]:
+        """Events about the children that are still at work: those of what has ended explain nothing more. Newest last."""
+        live = [job for job in observed.jobs if is_live(JOB, job)] + [pod for pod in observed.pods if is_live(POD, pod)]
+        namespace = observed.job["metadata"]["namespace"]
+        lists = await asyncio.gather(
+            *(list_all(self._kube, SEEN_EVENT, namespace, fields=f"involvedObject.uid={uid_of(child)}") for child in live)
+        )
+        return tuple(sorted((event for events in lists for event in events), key=_event_time))
+
+
+def _name(manifest: Manifest) -> str:
+    name: str = manifest["metadata"]["name"]
+    return name
+
+
+def _hidden_jobs(job: Manifest, known: Iterable[Entry]) -> list[str]:
+    """Jobs that our status names as at work and the watch does not show: somebody took our label off."""
+    names = {child.name for child in known if child.kind is JOB}
+    attempts: list[dict[str, Any]] = (job.get("status") or {}).get("attempts") or []
+    return sorted({attempt["job"] for attempt in attempts if attempt.get("job") and not attempt.get("finishedAt")} - names)
+
+
+def _event_time(event: Manifest) -> str:
+    """When it was seen last: RFC 3339, which sorts as text."""
+    series = event.get("series") or {}
+    return str(
+        series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"]
+    )

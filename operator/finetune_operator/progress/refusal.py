@@ -1,0 +1,12 @@
+"""Why a report is not taken: the HTTP status, and a sentence for the pod's log."""
+
+from __future__ import annotations
+
+
+class Refusal(Exception):
+    """status: what the sender gets. The message never repeats what was sent."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message

@@ -1,0 +1,1 @@
+"""Pure builders of what the operator makes: they return manifests and read nothing."""

@@ -1,0 +1,139 @@
+"""Volumes and mounts of a trainer's pod: the run folder, the claims and Secrets that the job uses, and room for temporary files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_api import constants as c
+from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
+from finetune_api.v1alpha1.runtime import AccessMode, ClusterFineTuneRuntimeSpec
+from finetune_operator.model import Manifest
+from finetune_operator.names import claim_name
+
+Part = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class MountedClaim:
+    name: str
+    """What `pvc://NAME/…` says."""
+    claim_name: str
+    read_only: bool
+
+
+def uris(job: FineTuneJob) -> Iterator[tuple[str, str]]:
+    """Yield every URI of a job with its field's path."""
+    spec = job.spec
+    yield "spec.model.uri", spec.model.uri
+    for index, stage in enumerate(spec.stages):
+        for number, source in enumerate(stage.data.train):
+            yield f"spec.stages[{index}].data.train[{number}].uri", source.uri
+        if stage.data.validation is not None and stage.data.validation.uri is not None:
+            yield f"spec.stages[{index}].data.validation.uri", stage.data.validation.uri
+    for index, suite in enumerate(spec.evaluation.suites):
+        yield f"spec.evaluation.suites[{index}].data.uri", suite.data.uri
+    if spec.output.uri is not None:
+        yield "spec.output.uri", spec.output.uri
+
+
+def claim_in(uri: str) -> str | None:
+    """Return NAME of `pvc://NAME/…`, None for another kind of URI."""
+    found = re.match(r"pvc://([^/]+)", uri)
+    return found[1] if found else None
+
+
+def offered_claims(job: FineTuneJob, runtime: ClusterFineTuneRuntimeSpec) -> dict[str, MountedClaim]:
+    """Return the claims that a job may name. The job's own win over the runtime's, and are written to only for the output."""
+    written = claim_in(job.spec.output.uri) if job.spec.output.uri is not None else None
+    offered = {claim.name: MountedClaim(claim.name, claim.claim_name, claim.read_only) for claim in runtime.claims}
+    offered |= {claim.name: MountedClaim(claim.name, claim.claim_name, claim.name != written) for claim in job.spec.references.claims}
+    return offered
+
+
+def used_claims(job: FineTuneJob, runtime: ClusterFineTuneRuntimeSpec) -> list[MountedClaim]:
+    """Return the claims that the job's URIs name, by name."""
+    offered = offered_claims(job, runtime)
+    names = {claim_in(uri) for _, uri in uris(job)}
+    return [claim for name, claim in sorted(offered.items()) if name in names]
+
+
+def credentials(job: FineTuneJob) -> Iterator[tuple[str, str]]:
+    """Yield the name in every field `credentials` of a job, with the field's path."""
+    spec = job.spec
+    fields = [("spec.model", spec.model.credentials)]
+    for index, stage in enumerate(spec.stages):
+        fields += [(f"spec.stages[{index}].data.train[{number}]", source.credentials) for number, source in enumerate(stage.data.train)]
+        if stage.data.validation is not None:
+            fields.append((f"spec.stages[{index}].data.validation", stage.data.validation.credentials))
+    fields += [(f"spec.evaluation.suites[{index}].data", suite.data.credentials) for index, suite in enumerate(spec.evaluation.suites)]
+    return ((f"{path}.credentials", name) for path, name in fields if name is not None)
+
+
+def offered_secrets(job: FineTuneJob, runtime: ClusterFineTuneRuntimeSpec) -> dict[str, str]:
+    """Return the Secrets that a job may name: name → Secret. The job's own win over the runtime's."""
+    offered = {secret.name: secret.secret_name for secret in runtime.secrets}
+    return offered | {secret.name: secret.secret_name for secret in job.spec.references.secrets}
+
+
+def used_secrets(job: FineTuneJob, runtime: ClusterFineTuneRuntimeSpec) -> dict[str, str]:
+    """Return the Secrets that the job's fields `credentials` name: name → Secret."""
+    named = {name for _, name in credentials(job)}
+    return {name: secret for name, secret in sorted(offered_secrets(job, runtime).items()) if name in named}
+
+
+def run_claim(manifest: Manifest, runtime: ClusterFineTuneRuntimeSpec) -> str:
+    """Return the claim on which the run folder lies."""
+    return runtime.storage.claim_name or claim_name(manifest)
+
+
+def is_shared(runtime: ClusterFineTuneRuntimeSpec) -> bool:
+    """Whether pods on several nodes can have the run folder. Nothing is known of a claim that is there: then it is taken for one node's."""
+    template = runtime.storage.claim_template
+    return template is not None and template.access_mode is AccessMode.READ_WRITE_MANY
+
+
+def volumes(manifest: Manifest, job: FineTuneJob, runtime: ClusterFineTuneRuntimeSpec, *, secrets: bool, reports: bool) -> list[Part]:
+    """Return the pod's volumes. reports: what it needs to report its progress, a token of that audience and the authority to trust."""
+    config = {"path": "config.json", "fieldRef": {"fieldPath": f"metadata.annotations['{c.TRAINER_CONFIG_ANNOTATION}']"}}
+    made: list[Part] = [
+        {"name": "config", "downwardAPI": {"items": [config]}},
+        {"name": "run", "persistentVolumeClaim": {"claimName": run_claim(manifest, runtime)}},
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": runtime.shared_memory}},
+    ]
+    if reports:
+        audience = {"audience": c.PROGRESS_AUDIENCE, "expirationSeconds": c.PROGRESS_TOKEN_SECONDS, "path": _file(c.PROGRESS_TOKEN_FILE)}
+        trusted = {"path": _file(c.PROGRESS_CA_FILE), "fieldRef": {"fieldPath": f"metadata.annotations['{c.PROGRESS_CA_ANNOTATION}']"}}
+        sources = [{"serviceAccountToken": audience}, {"downwardAPI": {"items": [trusted]}}]
+        made.append({"name": "progress", "projected": {"sources": sources}})
+    for index, claim in enumerate(used_claims(job, runtime)):
+        made.append({"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": claim.read_only}})
+    for index, secret in enumerate(used_secrets(job, runtime).values() if secrets else ()):
+        token = {"secretName": secret, "items": [{"key": "token", "path": "token"}]}
+        made.append({"name": f"secret-{index}", "secret": token})
+    return made
+
+
+def mounts(job: FineTuneJob, runtime: ClusterFineTuneRuntimeSpec, *, secrets: bool, reports: bool) -> list[Part]:
+    """Return a container's mounts. Only what prepares gets the Secrets: it alone fetches."""
+    made: list[Part] = [
+        {"name": "config", "mountPath": c.CONFIG_FILE.rpartition("/")[0], "readOnly": True},
+        {"name": "run", "mountPath": c.RUN_STORAGE},
+        {"name": "tmp", "mountPath": "/tmp"},
+        {"name": "shm", "mountPath": "/dev/shm"},
+    ]
+    if reports:
+        made.append({"name": "progress", "mountPath": c.PROGRESS_FOLDER, "readOnly": True})
+    for index, claim in enumerate(used_claims(job, runtime)):
+        made.append({"name": f"claim-{index}", "mountPath": f"{c.CLAIMS_FOLDER}/{claim.name}", "readOnly": claim.read_only})
+    for index, name in enumerate(used_secrets(job, runtime) if secrets else ()):
+        made.append({"name": f"secret-{index}", "mountPath": f"{c.SECRETS_FOLDER}/{name}", "readOnly": True})
+    return made
+
+
+def _file(path: str) -> str:
+    """The last part of a path."""
+    return path.rpartition("/")[2]

@@ -1,0 +1,38 @@
+"""`make bench`: every bench in turn, each in a process of its own, each printing its table with the target beside the figure.
+
+`python -m tests.bench [NAME …]` runs some of them. Learning is a bench of its own (`make bench-learning`): it takes the better part of an hour.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+BENCHES = {
+    "throughput": "Speed: non-pad tokens a CPU second against a bare torch loop and TRL",
+    "start": "Start: process start to first step against TRL's script, cold and with prepare done",
+    "validate": "CPU of `finetune validate` for a job of ten stages",
+    "prepare": "Memory of `prepare` on 1 GB of JSONL, and its second run",
+    "saves": "What an asynchronous save blocks, against a synchronous one",
+    "operator": "The operator: writes a job, memory, silence, restart; and its speed beside plain Jobs",
+    "agreement": "Evaluation losses against a plain script on transformers' Trainer",
+}
+
+
+def main(names: list[str]) -> int:
+    unknown = sorted(set(names) - set(BENCHES))
+    if unknown:
+        print(f"no such bench: {', '.join(unknown)}; there are {', '.join(BENCHES)}", file=sys.stderr)
+        return 2
+    failed = []
+    for name in names or BENCHES:
+        print(f"\n== {BENCHES[name]} (python -m tests.bench.{name})", flush=True)
+        if subprocess.run([sys.executable, "-m", f"tests.bench.{name}"], check=False).returncode:
+            failed.append(name)
+    if failed:
+        print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

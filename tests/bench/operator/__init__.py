@@ -1,0 +1,1 @@
+"""What the operator costs: its writes, its memory, a restart, and its speed beside plain Jobs (`python -m tests.bench.operator`)."""

@@ -1,0 +1,61 @@
+"""What a kubelet would write into a pod's status, for tests on nodes without machines; and what tests wait for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from tests.cluster.api import Api, Object
+
+T = TypeVar("T")
+
+
+def await_value(find: Callable[[], T | None], *, what: str, timeout: float = 60, every: float = 0.2) -> T:
+    """The first value that is true; an AssertionError that says `what` was awaited after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        if found := find():
+            return found
+        assert time.monotonic() < deadline, f"{timeout:.0f} s passed without: {what}"
+        time.sleep(every)
+
+
+def pod_path(pod: Object) -> str:
+    return f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+
+
+def finish(api: Api, pod: Object, *, code: int = 0, message: str = "", reason: str = "", container: str = "") -> Object:
+    """End this pod's containers (or one of them: the others with 0) with this exit code, termination message and reason (`OOMKilled`)."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    codes = {spec["name"]: code if container in ("", spec["name"]) else 0 for spec in pod["spec"]["containers"]}
+    statuses = [
+        {
+            "name": spec["name"],
+            "image": spec["image"],
+            "imageID": spec["image"],
+            "ready": False,
+            "started": False,
+            "restartCount": 0,
+            "state": {
+                "terminated": {
+                    "exitCode": codes[spec["name"]],
+                    "reason": reason or ("Completed" if codes[spec["name"]] == 0 else "Error"),
+                    "message": message,
+                    "startedAt": pod["status"].get("startTime", now),
+                    "finishedAt": now,
+                }
+            },
+        }
+        for spec in pod["spec"]["containers"]
+    ]
+    phase = "Failed" if any(codes.values()) else "Succeeded"
+    return api.patch(f"{pod_path(pod)}/status", {"status": {"phase": phase, "containerStatuses": statuses}})
+
+
+def evict(api: Api, pod: Object) -> None:
+    """By the eviction API: the pod gets the condition DisruptionTarget, and is deleted."""
+    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
+    api.post(f"{pod_path(pod)}/eviction", body)

@@ -1,0 +1,46 @@
+"""What every test sees: the tiny models, made once for all workers, and one thread, because the machine has two cores and tests share them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["NO_COLOR"] = "1"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadgroup`, give the node tier to one worker, from the start, and each other test to whoever is free.
+
+    xdist 3.8 tells groups by writing them into the tests' ids, in a place where pytest 9.2 no longer looks: its own marks do nothing.
+    """
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Tiers(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/node" if nodeid.startswith("tests/node/") else nodeid
+
+    return Tiers(config, log)
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a LlamaForCausalLM of 2 layers × 64. Read only."""
+    from tests.tiny import make_tiny_llama
+
+    return make_tiny_llama(tmp_path_factory.mktemp("tiny") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a BertForMaskedLM of 2 layers × 64. Read only."""
+    from tests.tiny import make_tiny_bert
+
+    return make_tiny_bert(tmp_path_factory.mktemp("tiny") / "tiny-bert")

@@ -1,0 +1,78 @@
+"""Every manifest of examples/: valid as it stands, and run to its end on the tiny models, prepared, trained, measured and published."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from finetune_api.plan import Runtime, plan
+from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
+from finetune_api.v1alpha1.stage import HandOver
+from finetune_api.validation import validate
+from scripts.demo_assets import ROOT
+from tests.examples.loading import load
+from tests.examples.tiny_demo import EXAMPLES, cut, make_tiny_demo, read
+from tests.examples.trainer_process import in_process, train
+
+
+@pytest.fixture(scope="session")
+def tiny_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_demo(tmp_path_factory.mktemp("tiny-demo") / "demo")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_manifest_is_valid_as_it_stands(name: str) -> None:
+    job, problems = validate(read(name))
+    assert [str(problem) for problem in problems] == []
+    assert job is not None
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_runs_and_its_result_loads_without_the_project(name: str, tiny_demo: Path, tmp_path: Path) -> None:
+    job = FineTuneJob.model_validate(cut(read(name)))
+    planned = plan(job, runtime=Runtime(run_folder=str(tmp_path / "run"), mounts={"demo": str(tiny_demo)}, threads=1))
+    log = tmp_path / "log.txt"
+    for segment in planned.segments:
+        config = tmp_path / f"{segment.segment.index}.json"
+        config.write_text(segment.model_dump_json())
+        assert in_process(train, segment.segment.kind, config, log=log) == 0, log.read_text()
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert result["outcome"] == "Succeeded"
+    assert {entry["suite"] for entry in result["evaluation"]} == {suite.name for suite in job.spec.evaluation.suites}
+    assert all(entry["stages"][-1]["value"] is not None for entry in result["evaluation"]), "measured after the last stage"
+    assert {artifact["kind"] for artifact in result["artifacts"]} >= {"report", "modelCard"}
+    # Loaded in another process, by transformers and peft alone.
+    assert in_process(load, tmp_path / "run/artifacts", log=log) == 0, log.read_text()
+
+
+def test_demo_runs_as_its_user_runs_it_and_loads_in_a_cold_process(tiny_demo: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "job.yaml"
+    manifest.write_text(yaml.safe_dump(cut(read("domain-then-task"))))
+    folder = tmp_path / "run"
+    program = str(Path(sys.executable).parent / "finetune")
+    finetune = [program, "run", str(manifest), "--mount", f"demo={tiny_demo}", "--run-folder", str(folder)]
+    ran = subprocess.run([*finetune, "--threads", "1"], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    for shown in ("base", "after domain", "after task", "in-domain", "knowledge", "tuned model", "report"):
+        assert shown in ran.stdout
+    # -I: neither this project's folders nor the environment's variables are seen by the loading process.
+    command = [sys.executable, "-I", str(ROOT / "tests/examples/loading.py"), str(folder / "artifacts")]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert loaded.returncode == 0, loaded.stdout + loaded.stderr
+    assert "logits" not in loaded.stdout
+    again = subprocess.run(finetune, capture_output=True, text=True, check=False)
+    assert again.returncode == 0
+    assert "finished already" in again.stdout, "a finished run is not repeated"
+
+
+def test_every_hand_over_and_objective_has_an_example() -> None:
+    stages = [stage for name in EXAMPLES for stage in FineTuneJob.model_validate(read(name)).spec.stages]
+    assert {stage.hand_over for stage in stages} == {None, *HandOver}
+    objectives = {str(stage.objective) for stage in stages}
+    assert objectives == {"causalLanguageModeling", "maskedLanguageModeling", "supervised", "classification"}
+    assert {str(stage.method.type) for stage in stages} == {"full", "lora", "headOnly", "partial"}

@@ -1,0 +1,211 @@
+"""What a cluster holds against a job: its runtime, quotas, claims, Secrets, images, nodes and budgets, each until somebody follows the hint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from finetune_api.constants import ClusterReason, ConditionReason
+from tests.failures import cluster_plays as plays
+from tests.failures.base import Failure, Layer, Level
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterFailure(Failure):
+    play: plays.Play
+    mend: plays.Mend
+
+    @property
+    def level(self) -> Level:
+        return Level.CLUSTER
+
+
+CLUSTER_FAILURES: Final = (
+    ClusterFailure(
+        name="no-runtime",
+        layer=Layer.OPERATOR,
+        what="a runtime that is not there",
+        reason=ConditionReason.RUNTIME_NOT_FOUND,
+        place="spec.runtimeRef.name",
+        hint="write the name of one",
+        fix="the name of one that is listed",
+        play=plays.no_runtime,
+        mend=plays.again,
+    ),
+    ClusterFailure(
+        name="two-defaults",
+        layer=Layer.OPERATOR,
+        what="no runtime is named, and two are the default",
+        reason=ConditionReason.RUNTIME_NOT_UNIQUE,
+        place="spec.runtimeRef is left out, and 2 runtimes are the default",
+        hint="write runtimeRef.name",
+        fix="`runtimeRef.name`",
+        play=plays.two_defaults,
+        mend=plays.named,
+    ),
+    ClusterFailure(
+        name="invalid-runtime",
+        layer=Layer.OPERATOR,
+        what="a runtime that makes no valid pod",
+        reason=ConditionReason.RUNTIME_INVALID,
+        place='matchExpressions[0].operator: Invalid value: "Near"',
+        hint="the platform team must correct it",
+        fix="the runtime was corrected",
+        play=plays.invalid_runtime,
+        mend=plays.corrected,
+    ),
+    ClusterFailure(
+        name="laptop",
+        layer=Layer.STORAGE,
+        what="a folder of a laptop",
+        reason=ConditionReason.INVALID_SPEC,
+        place="spec.model.uri: file://models/base",
+        hint="use pvc://NAME/PATH",
+        fix="the model lies on a claim",
+        play=plays.on_a_laptop,
+        mend=plays.on_a_claim,
+    ),
+    ClusterFailure(
+        name="over-quota",
+        layer=Layer.QUOTA,
+        what="a quota that leaves room for no pod",
+        reason=ConditionReason.QUOTA_EXCEEDED,
+        place="exceeded quota: few-pods",
+        hint="have it raised",
+        fix="the quota was raised, and the job made again",
+        play=plays.no_pods,
+        mend=plays.raised("few-pods"),
+    ),
+    ClusterFailure(
+        name="over-quota-of-jobs",
+        layer=Layer.QUOTA,
+        what="a quota that leaves room for no Job",
+        reason=ConditionReason.QUOTA_EXCEEDED,
+        place="exceeded quota: no-jobs",
+        hint="have it raised",
+        fix="the quota was raised",
+        play=plays.no_jobs,
+        mend=plays.raised("no-jobs"),
+    ),
+    ClusterFailure(
+        name="limit-range",
+        layer=Layer.QUOTA,
+        what="a LimitRange below the runtime's resources",
+        reason=ConditionReason.LIMIT_RANGE,
+        place="maximum cpu usage per Container is 1",
+        hint="have one of the two changed",
+        fix="the LimitRange was removed",
+        play=plays.small_limits,
+        mend=plays.wider_limits,
+    ),
+    ClusterFailure(
+        name="no-gpu",
+        layer=Layer.NODE,
+        what="a GPU of a kind that no node has",
+        reason=ConditionReason.GPU_UNAVAILABLE,
+        place="nodes has amd.com/gpu",
+        hint="name another gpuResourceName in the runtime",
+        fix="`gpuResourceName: nvidia.com/gpu`",
+        play=plays.another_gpu,
+        mend=plays.named_gpu,
+    ),
+    ClusterFailure(
+        name="nowhere",
+        layer=Layer.NODE,
+        what="a node selector that no node has",
+        reason=ConditionReason.UNSCHEDULABLE,
+        place="didn't match Pod's node affinity/selector",
+        hint="label a node for it",
+        fix="a node was labelled",
+        play=plays.nowhere,
+        mend=plays.labelled,
+    ),
+    ClusterFailure(
+        name="no-claim",
+        layer=Layer.STORAGE,
+        what="a claim that is not there",
+        reason=ConditionReason.CLAIM_MISSING,
+        place="claim team-data is not there",
+        hint="make it",
+        fix="the claim was made",
+        play=plays.no_claim,
+        mend=plays.made,
+    ),
+    ClusterFailure(
+        name="elsewhere",
+        layer=Layer.STORAGE,
+        what="a volume on a node where the pod may not run",
+        reason=ConditionReason.CLAIM_ELSEWHERE,
+        place="a claim's volume is bound to a node",
+        hint="have the runtime's nodeSelector admit that node",
+        fix="the runtime admits it",
+        play=plays.elsewhere,
+        mend=plays.admitted,
+    ),
+    ClusterFailure(
+        name="output-taken",
+        layer=Layer.STORAGE,
+        what="two jobs write to one folder",
+        reason=ConditionReason.OUTPUT_TAKEN,
+        place="spec.output.uri: the older FineTuneJob first-support writes to pvc://models/support too",
+        hint="write another folder",
+        fix="another folder",
+        play=plays.output,
+        mend=lambda stage, trial: plays.again(stage, trial, **plays.writing("other")),
+    ),
+    ClusterFailure(
+        name="no-secret",
+        layer=Layer.NETWORK,
+        what="a Secret that is not there",
+        reason=ConditionReason.SECRET_MISSING,
+        place="Secret hub-token is not there",
+        hint="make it with the key token",
+        fix="the Secret was made",
+        play=plays.no_secret,
+        mend=plays.secret,
+    ),
+    ClusterFailure(
+        name="no-image",
+        layer=Layer.IMAGE,
+        what="an image that is misspelt",
+        reason=ConditionReason.IMAGE_UNAVAILABLE,
+        place="image registry.example.com/trianer@sha256:",
+        hint="the runtime's image or imagePullSecrets are wrong",
+        fix="the runtime's image was corrected, and the job made again",
+        play=plays.no_image,
+        mend=plays.image,
+    ),
+    ClusterFailure(
+        name="name-taken",
+        layer=Layer.OPERATOR,
+        what="somebody else's Job under our name",
+        reason=ConditionReason.NAME_TAKEN,
+        place="Job ft-name-taken-",
+        hint="delete it",
+        fix="it was deleted",
+        play=plays.name_taken,
+        mend=plays.freed,
+    ),
+    ClusterFailure(
+        name="reclaimed",
+        layer=Layer.NODE,
+        what="more evictions than `maxPreemptions`",
+        reason=ClusterReason.TOO_MANY_DISRUPTIONS,
+        place="1 disruptions, and retry.maxPreemptions is 0; the last was Evicted",
+        hint="raise retry.maxPreemptions in a new job",
+        fix="a new job with `maxPreemptions: 2`, evicted once",
+        play=plays.reclaimed,
+        mend=plays.more_preemptions,
+    ),
+    ClusterFailure(
+        name="too-long",
+        layer=Layer.OPERATOR,
+        what="longer than `activeDeadlineSeconds`",
+        reason=ClusterReason.DEADLINE_EXCEEDED,
+        place="60 s in all, which is activeDeadlineSeconds",
+        hint="Make a new job with a higher activeDeadlineSeconds",
+        fix="a new job with 600 s, which takes as long",
+        play=plays.too_long,
+        mend=plays.longer,
+    ),
+)

@@ -1,0 +1,14 @@
+"""The table of valid and broken manifests that pydantic and the API server's validator both judge (tests/unit/api/test_verdicts.py)."""
+
+from typing import Final
+
+from tests.manifests.cases import Broken, Change
+from tests.manifests.evaluations import CHANGES, EVALUATIONS
+from tests.manifests.runtimes import BROKEN_RUNTIMES, VALID_RUNTIMES
+from tests.manifests.shapes import SHAPES
+from tests.manifests.stages import HAND_OVERS, SOURCES, STAGES
+from tests.manifests.valid import VALID
+
+BROKEN: Final = (*SHAPES, *SOURCES, *STAGES, *HAND_OVERS, *EVALUATIONS)
+
+__all__ = ["BROKEN", "BROKEN_RUNTIMES", "CHANGES", "SHAPES", "VALID", "VALID_RUNTIMES", "Broken", "Change"]

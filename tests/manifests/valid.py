@@ -1,0 +1,77 @@
+"""Manifests that both judges take."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.builders import Document, edited, job, stage
+from tests.manifests.cases import CLASSES, JOB, MASKED, VALIDATION, chain, gated
+
+VALID: Final[dict[str, Document]] = {
+    "two stages with suites and gates": JOB,
+    "the least that a job can be": job(stage("only")),
+    "nulls for what is left out": edited(
+        JOB,
+        {
+            "spec.model.chatTemplate": None,
+            "spec.tokenizer": {"addTokens": [], "padToken": None},
+            "spec.ttlSecondsAfterFinished": None,
+            "spec.stages[0].training": {"packing": None, "warmupSteps": None},
+        },
+    ),
+    "whole numbers where fractions may stand": edited(
+        JOB, {"spec.stages[0].training": {"learningRate": 1, "numTrainEpochs": 3, "weightDecay": 0}}
+    ),
+    "full before lora": chain("full continue", "lora"),
+    "headOnly before full": chain("headOnly continue", "full"),
+    "partial before partial": chain("partial continue", "partial"),
+    "lora continued by the same lora": chain("lora continue", "lora"),
+    "lora continued by the same lora, defaults written out": edited(
+        chain("lora continue", "lora"),
+        {"spec.stages[1].method.lora": {"r": 16, "alpha": 32, "targetModules": ["all-linear"], "initialization": "default", "dora": False}},
+    ),
+    "lora merged before full": chain("lora merge", "full"),
+    "three stacked": chain("lora stack", "lora dora stack", "lora pissa"),
+    "a stack of plain adapters as one adapter": edited(chain("lora stack", "lora r8"), {"spec.output": {"format": ["adapter", "merged"]}}),
+    "a stack of rsLoRA and PiSSA as one adapter": edited(
+        chain("lora rsLora stack", "lora pissa"), {"spec.output": {"format": ["adapter"]}}
+    ),
+    "an adapter after a merged DoRA and a plain stack": edited(
+        chain("lora dora merge", "lora stack", "lora"), {"spec.output": {"format": ["adapter"]}}
+    ),
+    "validation, early stopping and the best weights": edited(
+        JOB, {**VALIDATION, "spec.stages[0].training.earlyStopping": {"patience": 2}, "spec.stages[0].handOverWeights": "best"}
+    ),
+    "sources of every kind": edited(
+        JOB,
+        {
+            "spec.model": {"uri": "pvc://models/base"},
+            "spec.references": {
+                "secrets": [{"name": "hub", "secretName": "hub-token"}],
+                "claims": [{"name": "models", "claimName": "team-models"}],
+            },
+            "spec.stages[0].data.train": [
+                {"uri": "hf://datasets/owner/name/*.parquet", "revision": "main", "credentials": "hub", "weight": 0.9},
+                {"uri": "file://../texts/*.txt", "format": "text", "weight": 0.1},
+            ],
+            "spec.output": {"uri": "pvc://results/x", "retain": "Always"},
+        },
+    ),
+    "chat columns": edited(JOB, {"spec.stages[1].data.columns": {"messages": "turns"}}),
+    "masked language modelling before classification": edited(
+        MASKED, {"spec.stages[0].training": {"mlmProbability": 0.2}, "spec.stages[1].data.labels": ["yes", "no"]}
+    ),
+    "a gate on a second classification stage": gated(CLASSES, "classification", "f1Macro", relativeTo="previousStage"),
+    "a gate on the classes that an earlier stage learned": gated(
+        job(stage("classes", "classification", handOver="merge"), stage("text")), "classification", relativeTo="previousStage"
+    ),
+    "a language-model gate after classification": gated(
+        job(stage("domain", handOver="merge"), stage("classes", "classification")), "causalLanguageModeling", "perplexity"
+    ),
+    "no baseline, gates between stages": edited(
+        gated(job(stage("a", handOver="merge"), stage("b")), "causalLanguageModeling", relativeTo="previousStage"),
+        {"spec.evaluation.baseline": False},
+    ),
+    "retain: Never on the operator's own claim": edited(JOB, {"spec.output": {"retain": "Never"}}),
+    "sgd": edited(JOB, {"spec.stages[0].training": {"optimizer": "sgd", "learningRate": 1e-3}}),
+}

@@ -1,0 +1,101 @@
+"""From `kubectl apply` to Succeeded: real pods train both stages, and the resource tells everything; the weights are those of `finetune run`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from finetune_api.constants import PROGRESS_AUDIENCE
+from tests.node import reference
+from tests.node.jobs import Job, manifest
+from tests.node.platform import PATIENCE, TEAM, Platform
+
+
+@pytest.fixture(scope="module")
+def succeeded(installed: Platform, expected: reference.Expected) -> Job:
+    """A job that nobody disturbed, at its end; `finetune run` works beside it."""
+    installed.await_order()
+    job = Job.submit(installed, manifest("undisturbed"))
+    job.await_phase("Succeeded", 2 * PATIENCE)
+    return job
+
+
+def test_the_weights_are_those_of_finetune_run_in_the_same_image(succeeded: Job, expected: reference.Expected) -> None:
+    assert succeeded.weights() == expected.weights()
+
+
+def test_each_segment_took_one_pod(succeeded: Job) -> None:
+    attempts = [(each["segment"], each["number"], each["reason"], each["exitCode"]) for each in succeeded.status()["attempts"]]
+    assert attempts == [
+        ("prepare", 1, "Succeeded", 0),
+        ("domain, task", 1, "Succeeded", 0),
+        ("report", 1, "Succeeded", 0),
+    ]
+    assert all(each["node"].startswith("node-") and each["finishedAt"] >= each["startedAt"] for each in succeeded.status()["attempts"])
+    assert "budgets" not in succeeded.status()
+
+
+def test_conditions_are_those_of_an_end(succeeded: Job) -> None:
+    found = {each["type"]: each["status"] for each in succeeded.status()["conditions"]}
+    assert found == {
+        "Accepted": "True",
+        "Running": "False",
+        "Suspended": "False",
+        "Complete": "True",
+        "Failed": "False",
+        "Finished": "True",
+        "Stalled": "False",
+        "Reconciling": "False",
+    }
+
+
+def test_what_was_measured_is_told_by_the_report_job(succeeded: Job, expected: reference.Expected) -> None:
+    """The trainer's message could not hold it: the whole of it equals what `finetune run` measured."""
+    status = succeeded.status()
+    assert status["evaluation"] == expected.result["evaluation"]
+    assert {(each["suite"], each.get("gate")) for each in status["evaluation"]} >= {("in-domain", "Passed"), ("knowledge", None)}
+    assert [(stage["name"], stage["phase"], stage["attempts"]) for stage in status["stages"]] == [
+        ("domain", "Succeeded", 1),
+        ("task", "Succeeded", 1),
+    ]
+    provenance = status["provenance"]
+    assert f"@{provenance['imageDigest']}" in succeeded.platform.images.trainer.reference
+    assert provenance["configHash"] == expected.result["provenance"]["configHash"]
+    assert provenance["datasetHashes"] == expected.result["provenance"]["datasetHashes"]
+    assert status["usage"]["gpuSeconds"] > 0
+
+
+def test_the_run_folder_is_cleaned_and_holds_what_the_status_names(succeeded: Job) -> None:
+    folder = succeeded.run_folder
+    assert {path.name for path in folder.iterdir()} == {"artifacts", "logs", "result.json", "run.json"}
+    for artifact in succeeded.status()["artifacts"]:
+        claim, _, path = artifact["uri"].removeprefix("pvc://").partition("/")
+        assert (succeeded.platform.volume(claim) / path).exists(), artifact
+    assert (folder / "artifacts/merged/model.safetensors").stat().st_uid == 65532
+
+
+def test_kubectl_get_is_a_table_for_people(succeeded: Job) -> None:
+    header, row = succeeded.platform.cluster.kubectl("get", "ftj", "undisturbed", "--namespace", TEAM).splitlines()
+    assert re.split(r"\s{2,}", header) == ["NAME", "PHASE", "STAGE", "PROGRESS", "LOSS", "ETA", "QUEUE", "AGE"]
+    assert row.split()[:2] == ["undisturbed", "Succeeded"]
+    wide = succeeded.platform.cluster.kubectl("get", "ftj", "undisturbed", "--namespace", TEAM, "--output", "wide")
+    assert "lora+lora" in wide and "node-" in wide
+
+
+def test_pods_were_restricted_and_without_a_token_for_the_api_server(succeeded: Job) -> None:
+    assert "restricted" in succeeded.platform.cluster.kubectl("get", "namespace", TEAM, "--output", "yaml")
+    for pod in succeeded.pods():
+        assert pod["spec"]["automountServiceAccountToken"] is False
+        sources = [source for volume in pod["spec"]["volumes"] for source in volume.get("projected", {}).get("sources", ())]
+        assert [each["serviceAccountToken"]["audience"] for each in sources if "serviceAccountToken" in each] in ([], [PROGRESS_AUDIENCE])
+
+
+def test_the_model_outlives_the_job(succeeded: Job) -> None:
+    """The last of this module: output.retain is Always, so the claim stays when the job is deleted."""
+    model: Path = succeeded.run_folder / "artifacts/merged/model.safetensors"
+    uid = succeeded.uid
+    succeeded.platform.cluster.kubectl("delete", "ftj", "undisturbed", "--namespace", TEAM, "--timeout", "60s")
+    succeeded.await_gone(uid)
+    assert model.exists()

@@ -1,0 +1,119 @@
+"""A stage trained on a tiny model with the real checkpoint store: what the tests of training share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from finetune_api.v1alpha1.stage import Stage
+from finetune_api.v1alpha1.training import MixedPrecision
+from finetune_api.wire import Activity
+from finetune_trainer.checkpoint.epochs import SAMPLES, open_epoch
+from finetune_trainer.checkpoint.signals import StopFlag
+from finetune_trainer.checkpoint.state import digest
+from finetune_trainer.checkpoint.store import CheckpointStore
+from finetune_trainer.data.prepared import PreparedStage
+from finetune_trainer.engine.precision import resolve_precision
+from finetune_trainer.engine.stage import StageOutcome, train_stage
+from finetune_trainer.run_folder import RunFolder
+from tests.unit.engine.tiny_models import VOCABULARY, FakeRows, model
+
+KEY = "0-task"
+CPU = torch.device("cpu")
+LENGTHS = np.random.default_rng(3).integers(5, 30, 40).tolist()
+Reported = Callable[[Activity, dict[str, Any]], None]
+
+
+class Reporter:
+    """Tells the test's function of every report."""
+
+    def __init__(self, seen: Reported) -> None:
+        self._seen = seen
+
+    def report(self, activity: Activity, **fields: Any) -> None:
+        self._seen(activity, fields)
+
+
+class Clock:
+    """A second passes whenever it is read, so that every step is reported."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run of the stage ended in."""
+
+    outcome: StageOutcome
+    weights: str
+    """Their digest."""
+    samples: bytes
+    folder: Path
+    model: nn.Module
+
+    @property
+    def curve(self) -> list[dict[str, Any]]:
+        import json
+
+        return [json.loads(line) for line in (self.folder / "curve.jsonl").read_text().splitlines()]
+
+
+def stage(training: dict[str, Any], **fields: Any) -> Stage:
+    defaults = {"learningRate": 1e-3, "maxSteps": 6, "perDeviceTrainBatchSize": 4, "warmupSteps": 2, "loggingSteps": 1}
+    document = {
+        "name": "task",
+        "objective": "supervised",
+        "data": {"train": [{"uri": "file://rows.jsonl"}], "validation": {"fraction": 0.1}},
+        "method": {"type": "full"},
+        "training": {key: value for key, value in (defaults | training).items() if value is not None},
+        **fields,
+    }
+    return Stage.model_validate(document)
+
+
+def train(
+    folder: Path, planned: Stage, *, kind: str = "llama", validated: bool = False, seed: int = 3, on_report: Reported | None = None,
+    stop: StopFlag | None = None, dropout: float = 0.0, prepare: Callable[[nn.Module], None] = lambda net: None, store: type[CheckpointStore] = CheckpointStore,
+) -> Trained:  # fmt: skip
+    """Train the stage in this run folder, from its newest checkpoint where it has one."""
+    epoch = open_epoch(RunFolder(folder), segment=1)
+    net = model(kind)
+    for module in net.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = dropout
+    prepare(net)
+    rows, validation = FakeRows(LENGTHS), FakeRows(LENGTHS[:9], seed=1)
+    prepared = PreparedStage(rows, validation if validated else None, None, np.arange(len(rows)), 64)  # type: ignore[arg-type]
+    outcome = train_stage(
+        model=net, tokenizer=tokenizer(), stage=planned, key=KEY, prepared=prepared, device=CPU, seed=seed, folder=epoch.stage_folder(KEY),
+        precision=resolve_precision(planned.training.mixed_precision or MixedPrecision.AUTO, device=CPU, checkpoint=torch.float32, bf16_capable=False),
+        committer=store(epoch, keep=planned.checkpoint.keep), resume=epoch.start,
+        reporter=Reporter(on_report or (lambda activity, fields: None)), stop=stop or StopFlag(), clock=Clock(),
+    )  # fmt: skip
+    log = epoch.stage_folder(KEY) / SAMPLES
+    return Trained(outcome, digest(dict(net.named_parameters())), log.read_bytes(), log.parent, net)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer that knows only its special tokens and its size."""
+    from tokenizers import Tokenizer, models
+
+    words = ["<pad>", "<s>", "</s>", "<unk>", "<mask>", *(f"w{index}" for index in range(5, VOCABULARY))]
+    made = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>", mask_token="<mask>"
+    )

@@ -1,0 +1,23 @@
+"""A start leaves out what is never used, and what it leaves out can be imported afterwards."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+SCRIPT = """
+import sys
+from finetune_trainer.lean import UNUSED, lean_imports
+with lean_imports():
+    import finetune_trainer.recipe
+assert not set(UNUSED) & set(sys.modules), sorted(set(UNUSED) & set(sys.modules))
+from transformers.utils import is_datasets_available
+assert not is_datasets_available()
+import importlib.util
+print(all(name not in sys.modules for name in UNUSED))
+"""
+
+
+def test_the_trainer_starts_without_datasets_and_pandas() -> None:
+    found = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False, timeout=300)
+    assert (found.returncode, found.stdout.strip()) == (0, "True"), found.stderr

@@ -1,0 +1,114 @@
+"""Which keys an event puts into the queue, and in which lane."""
+
+from __future__ import annotations
+
+from finetune_operator.handlers import Intake
+from finetune_operator.index import Index
+from finetune_operator.kinds import FINE_TUNE_JOB, JOB, POD
+from finetune_operator.model import Key
+from finetune_operator.workqueue import WorkQueue
+from tests.unit.machinery.objects import batch_job, fine_tune_job, finished, pod
+
+KEY, OTHER = Key("team-a", "support"), Key("team-a", "other")
+RUNNING = {"observedGeneration": 1, "conditions": [{"type": "Running", "status": "True"}]}
+DONE = {"conditions": [{"type": "Complete", "status": "True"}]}
+
+
+def scene() -> tuple[Intake, Index, WorkQueue[Key]]:
+    index, queue = Index(), WorkQueue[Key](clock=lambda: 0.0)
+    return Intake(index, queue), index, queue
+
+
+def keys(queue: WorkQueue[Key]) -> list[Key]:
+    found = []
+    while (key := queue.pop()) is not None:
+        found.append(key)
+        queue.done(key)
+    return found
+
+
+def test_new_jobs_wait_behind_the_children_of_running_ones() -> None:
+    intake, _, queue = scene()
+    intake.deliver(FINE_TUNE_JOB, None, fine_tune_job(status=RUNNING))
+    keys(queue)
+    intake.deliver(FINE_TUNE_JOB, "ADDED", fine_tune_job("other", uid="j2"))
+    intake.deliver(JOB, "ADDED", batch_job())
+    assert keys(queue) == [KEY, OTHER]
+
+
+def test_a_change_of_a_running_job_goes_before_new_jobs() -> None:
+    intake, _, queue = scene()
+    intake.deliver(FINE_TUNE_JOB, "ADDED", fine_tune_job("other", uid="j2"))
+    intake.deliver(FINE_TUNE_JOB, "MODIFIED", fine_tune_job(status=RUNNING, suspend=True))
+    assert keys(queue) == [KEY, OTHER]
+
+
+def test_a_deleted_child_has_its_job_looked_at() -> None:
+    intake, index, queue = scene()
+    intake.deliver(FINE_TUNE_JOB, None, fine_tune_job())
+    intake.deliver(JOB, None, batch_job())
+    keys(queue)
+    intake.deliver(JOB, "DELETED", batch_job(version=2))
+    assert keys(queue) == [KEY]
+    assert index.get("b1") is None
+
+
+def test_a_deleted_pod_leads_to_its_job_through_the_job_between() -> None:
+    intake, _, queue = scene()
+    intake.deliver(FINE_TUNE_JOB, None, fine_tune_job())
+    intake.deliver(JOB, None, batch_job())
+    intake.deliver(POD, None, pod(label=None))
+    keys(queue)
+    intake.deliver(POD, "DELETED", pod(label=None, version=2))
+    assert keys(queue) == [KEY]
+
+
+def test_a_deleted_job_is_forgotten_and_not_looked_at() -> None:
+    intake, index, queue = scene()
+    intake.deliver(FINE_TUNE_JOB, None, fine_tune_job())
+    keys(queue)
+    intake.deliver(FINE_TUNE_JOB, "DELETED", fine_tune_job(version=2))
+    assert keys(queue) == []
+    assert index.job(KEY) is None
+
+
+def test_nothing_of_a_finished_job_is_looked_at() -> None:
+    intake, _, queue = scene()
+    for change, kind, manifest in (
+        (None, FINE_TUNE_JOB, fine_tune_job(status=finished())),
+        (None, JOB, batch_job(status=DONE)),
+        ("MODIFIED", POD, pod(status={"phase": "Succeeded"})),
+        ("DELETED", POD, pod(status={"phase": "Succeeded"})),
+        ("DELETED", JOB, batch_job(status=DONE)),
+    ):
+        intake.deliver(kind, change, manifest)
+    assert keys(queue) == []
+
+
+def test_a_child_of_a_finished_job_that_is_at_work_is_looked_at() -> None:
+    intake, _, queue = scene()
+    intake.deliver(FINE_TUNE_JOB, None, fine_tune_job(status=finished()))
+    intake.deliver(POD, "ADDED", pod(status={"phase": "Running"}))
+    assert keys(queue) == [KEY]
+
+
+def test_a_child_listed_before_its_finished_job_costs_nothing() -> None:
+    intake, index, queue = scene()
+    index.note(FINE_TUNE_JOB, fine_tune_job())
+    intake.deliver(JOB, None, batch_job(status=DONE))
+    intake.deliver(FINE_TUNE_JOB, None, fine_tune_job(status=finished()))
+    assert keys(queue) == []
+
+
+def test_a_child_listed_before_its_running_job_is_looked_at_with_it() -> None:
+    intake, index, queue = scene()
+    index.note(FINE_TUNE_JOB, fine_tune_job())
+    intake.deliver(JOB, None, batch_job())
+    intake.deliver(FINE_TUNE_JOB, None, fine_tune_job(status=RUNNING))
+    assert keys(queue) == [KEY]
+
+
+def test_an_event_about_a_stranger_is_nothing() -> None:
+    intake, _, queue = scene()
+    intake.deliver(JOB, "ADDED", batch_job(owner="x", label=None))
+    assert keys(queue) == []

@@ -1,0 +1,164 @@
+"""Children that somebody deletes, edits, relabels or orphans, in each phase; a status that somebody else wrote; clocks that disagree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from finetune_api import constants as c
+from tests.unit.operator.worlds import UID, World, at, attempts, published, runtime, spent, two_segments
+
+PHASES = ["Starting", "Running", "Failed", "Complete"]
+
+
+def world_in(phase: str) -> tuple[World, str]:
+    """A job with two segments whose first is in this phase."""
+    world = World(two_segments(), runtime())
+    world.settle(1)
+    name = world.run() if phase != "Starting" else world.pod()
+    world.settle(1)
+    if phase == "Failed":
+        world.end(name, 1)
+    if phase == "Complete":
+        world.end(name, 0, published())
+    return world, name
+
+
+def finish(world: World) -> None:
+    """Let every further pod succeed."""
+    for _ in range(6):
+        world.settle(20)
+        if world.status.get("phase") in ("Succeeded", "Failed"):
+            return
+        alive = [name for name, pod in world.pods.items() if pod["status"]["phase"] in ("Pending", "Running")]
+        if alive:
+            world.end(alive[-1], 0, published())
+        elif any(not each["status"] for each in world.jobs.values()):
+            world.run()
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_job_deleted_by_hand(phase: str) -> None:
+    world, name = world_in(phase)
+    world.gone(world.newest, name)
+    finish(world)
+    assert world.status["phase"] == "Succeeded"
+    assert sum(preemptions for _, preemptions in spent(world)) == (phase in ("Running", "Complete", "Failed"))
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_job_orphaned_by_hand_is_deleted_first(phase: str) -> None:
+    world, name = world_in(phase)
+    orphan = world.jobs.pop(world.newest)
+    orphan["metadata"]["ownerReferences"] = []
+    world.orphans = [orphan]
+    decision = world.step(1)
+    assert [action.name for action in decision.actions] == [orphan["metadata"]["name"]]
+    world.gone(name)
+    finish(world)
+    assert world.status["phase"] == "Succeeded"
+
+
+def test_a_pod_without_an_owner_is_deleted_first() -> None:
+    world, name = world_in("Running")
+    world.pods[name]["metadata"]["ownerReferences"] = []
+    decision = world.decide()
+    assert [(action.kind, action.name) for action in decision.actions if not hasattr(action, "manifest")] == [("Pod", name)]
+
+
+@pytest.mark.parametrize(
+    ("edit", "replaced"),
+    [
+        ({"spec": {"suspend": True, "parallelism": 1}}, True),
+        ({"spec": {"parallelism": 0}}, True),
+        ({"labels": {}}, True),
+        ({"labels": {c.MANAGED_LABEL: "true", c.JOB_UID_LABEL: "another"}}, True),
+        ({"labels": {c.MANAGED_LABEL: "true", c.JOB_UID_LABEL: UID, c.SEGMENT_LABEL: "9", "team": "x"}}, False),
+        ({"spec": {"parallelism": 1, "ttlSecondsAfterFinished": 1}}, False),
+    ],
+)
+@pytest.mark.parametrize("queue", [False, True])
+def test_a_job_edited_by_hand_is_replaced_unless_the_queue_may_do_so(edit: dict[str, Any], replaced: bool, queue: bool) -> None:
+    world = World(None, runtime(**({"queueName": "q"} if queue else {})))
+    world.settle(1)
+    first = world.jobs[world.newest]
+    first["spec"]["suspend"] = False
+    name = world.run()
+    world.settle(1)
+    first["metadata"]["labels"] = edit.get("labels", first["metadata"]["labels"])
+    first["spec"] |= edit.get("spec", {})
+    world.settle(1)
+    expected = replaced and not (queue and "spec" in edit)
+    assert ("deletionTimestamp" in first["metadata"]) is expected
+    if expected:
+        world.gone(world.newest, name)
+        world.settle(1)
+        assert attempts(world) == [(1, "JobEdited")]
+        assert spent(world) == [(0, 1)]
+
+
+def test_of_two_jobs_at_one_segment_the_older_works_on() -> None:
+    world, _ = world_in("Running")
+    first = world.newest
+    second = first[:-1] + "2"
+    world.jobs[second] = {**world.jobs[first], "metadata": {**world.jobs[first]["metadata"], "name": second, "uid": "second"}}
+    decision = world.step(1)
+    assert [action.name for action in decision.actions] == [second]
+    world.gone(second)
+    finish(world)
+    assert world.status["phase"] == "Succeeded"
+    assert spent(world) == []
+
+
+@pytest.mark.parametrize(
+    "forged", [{}, {"phase": "Succeeded"}, {"conditions": [{"type": "Finished", "status": "True"}]}, {"attempts": [{"job": "x"}]}]
+)
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_status_written_by_somebody_else_is_derived_again(phase: str, forged: dict[str, Any]) -> None:
+    world, _ = world_in(phase)
+    world.settle(6)
+    world.settle(6)
+    before = world.status
+    world.job["status"] = dict(forged)
+    world.settle(1)
+    world.settle(6)
+    same = ("phase", "attempts", "budgets", "usage", "runtime", "stages")
+    assert {name: world.status.get(name) for name in same} == {name: before.get(name) for name in same}
+
+
+def test_a_finished_job_whose_status_was_wiped_tells_the_same_again() -> None:
+    world, _ = world_in("Complete")
+    finish(world)
+    before = world.status
+    world.job["status"] = {}
+    world.settle(100)
+    same = [name for name in before if name not in ("conditions",)]
+    assert {name: world.status.get(name) for name in same} == {name: before[name] for name in same}
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_an_hour_of_skew_makes_no_negative_times(hours: int) -> None:
+    """The operator's clock is wrong; the cluster's times are right."""
+    world = World(two_segments(spec__activeDeadlineSeconds=1800))
+    world.settle(1)
+    real = world.seconds
+    world.seconds += 3600 * hours
+    name = world.run(node="node-1")
+    world.pods[name]["status"]["startTime"] = at(real)
+    world.settle(1)
+    assert world.condition("Running") == ("True", "Training")
+    world.seconds += 60
+    world.settle()
+    world.end(name, 1, seconds=real + 60)
+    world.settle()
+    assert world.status["usage"] == {"gpuSeconds": 60.0, "runningSeconds": 60.0, "gpuSecondsLost": 0.0}
+    assert world.condition("Failed")[0] == "False"
+    world.settle(11)
+    assert len(world.created) == 2, "a back-off is over after its seconds, whatever the nodes' clocks say"
+    first = {each["type"]: each["lastTransitionTime"] for each in world.statuses[0]["conditions"]}
+    world.seconds -= 7200
+    world.job["spec"]["suspend"] = True
+    world.settle()
+    for each in world.status["conditions"]:
+        assert each["lastTransitionTime"] >= first[each["type"]]

@@ -1,0 +1,101 @@
+"""What a look at a job asks of the API server, beside what it decides. The door to it is a stand-in that answers nothing and counts."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from finetune_operator.index import Index
+from finetune_operator.kinds import FINE_TUNE_JOB, JOB, POD
+from finetune_operator.model import Create, Decision, Key, Manifest, Observed
+from finetune_operator.observe import Observer
+from finetune_operator.reconcile import Reconciler, with_what_was_read
+
+KEY = Key("team", "example")
+STANDS = {"phase": "Running"}
+
+
+class Silent:
+    """Knows the job, and nothing else."""
+
+    def __init__(self, job: Manifest) -> None:
+        self._job = job
+        self.asked: list[str] = []
+
+    async def get(self, kind: Any, namespace: str | None, name: str) -> Manifest:
+        self.asked.append(f"get {kind.name}")
+        return self._job
+
+    async def create(self, manifest: Manifest) -> Manifest:
+        self.asked.append(f"create {manifest['kind']}")
+        return manifest
+
+    async def replace_status(self, job: Manifest, status: Manifest) -> Manifest:
+        self.asked.append(f"status {status['phase']}")
+        return {**job, "status": status}
+
+
+class Mute:
+    async def write(self, job: Manifest, notes: Any) -> None:
+        return None
+
+
+def job(status: dict[str, Any]) -> Manifest:
+    metadata = {"name": "example", "namespace": "team", "uid": "u", "resourceVersion": "5", "generation": 1}
+    return {"apiVersion": FINE_TUNE_JOB.api_version, "kind": FINE_TUNE_JOB.name, "metadata": metadata, "spec": {}, "status": status}
+
+
+def asked(decision: Decision, status: dict[str, Any] | None = None) -> list[str]:
+    """What one look asks, where this is the decision."""
+    manifest, index = job(status or STANDS), Index()
+    index.put(FINE_TUNE_JOB, manifest, watched=True)
+    kube: Any = Silent(manifest)
+    recorder: Any = Mute()
+    reconciler = Reconciler(kube, index, Observer(kube, index, now=lambda: datetime(2030, 1, 1, tzinfo=UTC)), recorder, lambda _: decision)
+    asyncio.run(reconciler.reconcile(KEY))
+    return list(kube.asked)
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Running", "Suspending", "Suspended", "Succeeded", "Failed"])
+def test_where_nothing_is_to_be_written_nothing_is_asked(phase: str) -> None:
+    assert asked(Decision(status={"phase": phase}), {"phase": phase}) == []
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Preparing", "Queued", "Running", "Suspending"])
+def test_how_a_job_goes_on_is_told_without_a_read(phase: str) -> None:
+    assert asked(Decision(status={"phase": phase, "new": True})) == [f"status {phase}"]
+
+
+@pytest.mark.parametrize("phase", ["Suspended", "Succeeded", "Failed"])
+def test_an_end_is_told_after_a_read(phase: str) -> None:
+    assert asked(Decision(status={"phase": phase})) == ["get FineTuneJob", f"status {phase}"]
+
+
+def test_nothing_is_made_without_a_read() -> None:
+    made = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "ft", "namespace": "team", "uid": "j", "resourceVersion": "6"}}
+    assert asked(Decision(actions=(Create(made),), status=STANDS))[:2] == ["get FineTuneJob", "create Job"]
+
+
+def test_a_job_that_came_to_rest_is_left_alone() -> None:
+    rests = {"observedGeneration": 1, "conditions": [{"type": "Finished", "status": "True"}], "phase": "Succeeded"}
+    assert asked(Decision(status={"phase": "Failed"}), rests) == []
+
+
+def seen(*pods: tuple[str, str | None], **read: Any) -> Observed:
+    found = tuple({"kind": POD.name, "metadata": {"uid": uid}, "spec": {"nodeName": node}} for uid, node in pods)
+    children = ({"kind": JOB.name, "metadata": {"uid": "j"}, "spec": {}},)
+    return Observed(job=job(STANDS), jobs=children, pods=found, now=datetime(2030, 1, 1, tzinfo=UTC), **read)
+
+
+@pytest.mark.parametrize(
+    ("now", "kept"),
+    [([("p", "n1")], True), ([("p", "n2")], False), ([("q", "n1")], False), ([], False), ([("p", "n1"), ("q", None)], False)],
+)
+def test_what_was_read_is_kept_for_the_same_children_in_the_same_places(now: list[tuple[str, str | None]], kept: bool) -> None:
+    before = seen(("p", "n1"), runtimes=(), nodes=(), pod_nodes={"n1": None}, events=(), siblings=(), begun=frozenset({"s"}))
+    after = with_what_was_read(seen(*now), before)
+    read = (after.runtimes, after.nodes, after.pod_nodes, after.events, after.siblings, after.begun)
+    assert read == (((), (), {"n1": None}, (), (), frozenset({"s"})) if kept else (None, None, None, None, None, frozenset()))

@@ -1,0 +1,157 @@
+"""Failed attempts: which are repeated, after how long, and which end the job."""
+
+from __future__ import annotations
+
+import pytest
+
+from finetune_operator.policies.retry import delay_seconds
+from tests.unit.operator.worlds import World, attempts, job, result, spent
+
+
+def fail(world: World, code: int, message: str = "", reason: str = "", seconds: float = 30) -> None:
+    """Let the newest Job's pod run for a while and fail."""
+    world.settle(1)
+    name = world.run()
+    world.settle(1)
+    world.seconds += seconds
+    world.end(name, code, message, reason=reason)
+    world.settle()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(10, "InvalidSpec"), (11, "DataInvalid"), (12, "SourceNotFound"), (21, "LossDiverged"), (22, "GateFailed"), (31, "CheckpointInvalid")],
+)
+def test_what_a_repetition_cannot_mend_ends_the_job(code: int, reason: str) -> None:
+    world = World()
+    fail(world, code)
+    assert world.status["phase"] == "Failed"
+    assert world.status["failure"]["reason"] == reason
+    assert world.status["failure"]["exitCode"] == code
+    assert world.status["failure"]["hint"]
+    assert len(world.created) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (1, "InternalError"),
+        (20, "OutOfMemory"),
+        (30, "StorageFull"),
+        (40, "Stalled"),
+        (77, "UnknownExit"),
+        (139, "UnknownExit"),
+        (137, "UnknownExit"),
+    ],
+)
+def test_other_failures_are_repeated_on_the_budget_with_back_off(code: int, reason: str) -> None:
+    world = World()
+    for number in (1, 2):
+        fail(world, code)
+        assert world.condition("Running") == ("False", "BackOff")
+        assert world.requeue == pytest.approx(10 * 2 ** (number - 1))
+        assert attempts(world)[-1] == (number, reason)
+        world.settle(10 * 2 ** (number - 1) - 1)
+        assert len(world.created) == number
+        world.step(2)
+        assert len(world.created) == number + 1
+    fail(world, code)
+    assert world.status["phase"] == "Failed"
+    assert world.status["failure"]["reason"] == reason
+    assert "attempt 3 of 3" in world.status["failure"]["message"]
+    assert spent(world) == [(3, 0)]
+
+
+def test_the_trainers_own_words_are_told() -> None:
+    world = World()
+    message = result(
+        "Failed", 21, reason="LossDiverged", stage="task", message="the loss is NaN at step 7", hint="Lower it.", logTail=["a", "b"]
+    )
+    fail(world, 21, message)
+    assert world.status["failure"] == {
+        "reason": "LossDiverged",
+        "stage": "task",
+        "message": "the loss is NaN at step 7",
+        "hint": "Lower it. (docs/reference/failures.md#lossdiverged)",
+        "exitCode": 21,
+        "lastLogLines": ["a", "b"],
+    }
+
+
+def test_a_log_in_place_of_a_message_is_shown_with_its_tokens_masked() -> None:
+    world = World(job(spec__retry={"maxAttempts": 1}))
+    fail(world, 139, "loading\nusing hf_abcdefghijklmnop\nSegmentation fault\n")
+    assert world.status["failure"]["lastLogLines"] == ["loading", "using hf_abcdef…", "Segmentation fault"]
+    assert world.status["failure"]["reason"] == "UnknownExit"
+
+
+@pytest.mark.parametrize("message", ["", '{"outcome":"Failed","exitCode":40,"mess', "{}", '{"page":0}'])
+def test_a_message_that_is_missing_or_cut_leaves_the_exit_code_to_speak(message: str) -> None:
+    world = World(job(spec__retry={"maxAttempts": 1}))
+    fail(world, 40, message)
+    assert world.status["failure"]["reason"] == "Stalled"
+    assert world.status["failure"]["lastLogLines"] == []
+
+
+def test_killed_for_memory_ends_the_job_at_once() -> None:
+    world = World()
+    fail(world, 137, reason="OOMKilled")
+    assert world.status["failure"]["reason"] == "MemoryLimitExceeded"
+    assert world.status["failure"]["exitCode"] == 137
+
+
+def test_an_eviction_for_memory_is_a_disruption_and_not_the_users_fault() -> None:
+    world = World()
+    world.settle(1)
+    name = world.run()
+    world.settle(1)
+    world.pods[name]["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}]
+    world.end(name, 137, reason="OOMKilled", job_ends=False)
+    world.settle(1)
+    world.run()
+    world.settle(1)
+    assert attempts(world) == [(1, "Evicted"), (1, None)]
+    assert spent(world) == [(0, 1)]
+
+
+def test_a_busy_run_folder_is_waited_for() -> None:
+    """The process before it goes on on a silent node: its exit code is one of the permanent ones, and yet time mends it."""
+    world = World()
+    fail(world, 10, result("Failed", 10, reason="RunFolderBusy", message="another live run uses this folder"))
+    assert world.condition("Running") == ("False", "BackOff")
+    assert spent(world) == [(0, 1)]
+
+
+def test_more_attempts_allowed_while_it_backs_off_are_taken() -> None:
+    world = World(job(spec__retry={"maxAttempts": 2}))
+    fail(world, 1)
+    world.settle(11)
+    world.job["spec"]["retry"] = {"maxAttempts": 3}
+    fail(world, 1)
+    assert world.condition("Running") == ("False", "BackOff")
+
+
+def test_the_trainers_journal_can_end_the_job_too() -> None:
+    world = World()
+    fail(world, 1, result("Failed", 1, reason="TooManyDisruptions", message="started 21 times"))
+    assert world.status["failure"]["reason"] == "TooManyDisruptions"
+
+
+def test_the_back_off_doubles_to_six_minutes() -> None:
+    from finetune_operator.attempts import Attempt
+    from finetune_operator.names import JobName
+    from tests.unit.operator.worlds import START
+
+    def ended(reason: str) -> Attempt:
+        return Attempt(JobName(1, 1), "j", "p", started=START, finished=START, reason=reason)
+
+    rows = [delay_seconds(tuple(ended("InternalError") for _ in range(number))) for number in range(9)]
+    assert rows == [0, 10, 20, 40, 80, 160, 320, 360, 360]
+    assert delay_seconds((ended("InternalError"), ended("InternalError"), ended("PodDeleted"))) == 10
+
+
+def test_numbers_that_json_does_not_have_are_left_out() -> None:
+    world = World(job(spec__retry={"maxAttempts": 1}))
+    stages = [{"status": {"name": "task", "phase": "Failed", "metrics": {"loss": float("nan"), "steps": 3.0}}, "steps": 3}]
+    fail(world, 1, result("Failed", 1, reason="InternalError", stages=stages))
+    assert world.status["stages"][0]["metrics"] == {"steps": 3.0}

@@ -1,0 +1,116 @@
+"""What of a manifest has to be prepared: every source of every stage and suite, with what decides how its rows become tokens. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from finetune_api.constants import Reason
+from finetune_api.v1alpha1.data import DataFormat, Overflow, Source, Validation
+from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
+from finetune_api.v1alpha1.stage import Objective
+from finetune_trainer.data.models import Limits
+from finetune_trainer.data.report import VERSION
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.objectives import Options
+
+DEFAULT_MAX_LENGTH = 2048
+
+
+@dataclass(frozen=True)
+class Task:
+    """One source to prepare."""
+
+    where: str
+    """Its field of the manifest."""
+    source: Source
+    objective: Objective
+    options: Options
+    weight: float | None = None
+
+
+@dataclass(frozen=True)
+class StageTasks:
+    name: str
+    train: tuple[Task, ...]
+    validation: Task | None
+
+
+@dataclass(frozen=True)
+class Tasks:
+    stages: tuple[StageTasks, ...]
+    suites: tuple[tuple[str, Task], ...]
+
+    @property
+    def every(self) -> list[Task]:
+        """All of them, in the manifest's order."""
+        stages = [task for stage in self.stages for task in (*stage.train, *([stage.validation] if stage.validation else []))]
+        return [*stages, *(task for _, task in self.suites)]
+
+
+def tasks(spec: FineTuneJobSpec, limits: Limits) -> Tasks:
+    """Raises TrainerError (InvalidSpec) where a maxLength is more than the model's positions."""
+    stages: list[StageTasks] = []
+    for number, stage in enumerate(spec.stages):
+        field = f"spec.stages[{number}]"
+        options = Options(
+            max_length=max_length(stage.training.max_length, limits, where=f"{field}.training.maxLength"),
+            columns=stage.data.columns,
+            overflow=stage.data.overflow,
+            labels=tuple(stage.data.labels) if stage.data.labels else None,
+        )
+        train = tuple(
+            Task(f"{field}.data.train[{index}]", source, stage.objective, options, source.weight)
+            for index, source in enumerate(stage.data.train)
+        )
+        validation = _validation(stage.data.validation)
+        checked = None if validation is None else Task(f"{field}.data.validation", validation, stage.objective, options)
+        stages.append(StageTasks(stage.name, train, checked))
+    suites: list[tuple[str, Task]] = []
+    for number, suite in enumerate(spec.evaluation.suites):
+        field = f"spec.evaluation.suites[{number}]"
+        options = Options(
+            max_length=max_length(suite.max_length, limits, where=f"{field}.maxLength"),
+            columns=suite.data.columns,
+            overflow=Overflow.TRUNCATE,
+            labels=tuple(suite.labels) if suite.labels else None,
+        )
+        suites.append((suite.name, Task(f"{field}.data", suite.data, suite.objective, options)))
+    return Tasks(tuple(stages), tuple(suites))
+
+
+def max_length(asked: int | None, limits: Limits, *, where: str) -> int:
+    """The manifest's, else the smaller of the model's limit and 2048. Raises TrainerError where the model has fewer positions."""
+    if asked is None:
+        return min(limits.advised or DEFAULT_MAX_LENGTH, DEFAULT_MAX_LENGTH)
+    if limits.hard is not None and asked > limits.hard:
+        raise TrainerError(Reason.INVALID_SPEC, f"{asked} is more than the {limits.hard} positions that the model has", where=where)
+    return asked
+
+
+def part_key(task: Task, *, format: DataFormat, hashes: list[str], tokenizer: str, end_tokens: list[int]) -> str:
+    """The name of a part: SHA-256 over everything that decides its bytes, shortened to 32 digits."""
+    options = task.options
+    document = {
+        "version": VERSION,
+        "objective": task.objective,
+        "format": format,
+        "files": hashes,
+        "tokenizer": tokenizer,
+        "maxLength": options.max_length,
+        "overflow": options.overflow,
+        "columns": options.columns.model_dump(mode="json", exclude_none=True),
+        # Labels don't change the rows, but one that isn't among them is an error.
+        "labels": options.labels,
+        "endTokens": end_tokens,
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _validation(validation: Validation | None) -> Source | None:
+    if validation is None or validation.uri is None:
+        return None
+    return Source.model_construct(
+        uri=validation.uri, format=validation.format, revision=validation.revision, credentials=validation.credentials
+    )

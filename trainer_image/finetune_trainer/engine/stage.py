@@ -1,0 +1,185 @@
+"""One stage's training, from a model that stands ready to trained weights: `train_stage` is all that the recipe needs to know of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase, set_seed
+
+from finetune_api.v1alpha1.stage import HandOverWeights, Objective, Stage
+from finetune_api.wire import Activity
+from finetune_trainer.checkpoint import state
+from finetune_trainer.checkpoint.epochs import CURVE, SAMPLES
+from finetune_trainer.checkpoint.lineage import CheckpointRef
+from finetune_trainer.checkpoint.signals import StopFlag
+from finetune_trainer.checkpoint.steplog import StepLog
+from finetune_trainer.checkpoint.store import Committer
+from finetune_trainer.data.prepared import PreparedStage
+from finetune_trainer.engine.arguments import record, training_arguments
+from finetune_trainer.engine.collate import Collator, Masking
+from finetune_trainer.engine.keeper import StageKeeper
+from finetune_trainer.engine.order import DataOrder
+from finetune_trainer.engine.packing_probe import packing_for, padding_is_harmless
+from finetune_trainer.engine.precision import Precision
+from finetune_trainer.engine.trainer import StageTrainer
+from finetune_trainer.engine.validation import validate
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.progress import Reporter
+
+CAUSAL = (Objective.CAUSAL_LANGUAGE_MODELING, Objective.SUPERVISED)
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """What a stage's training came to; the model holds the weights to hand over."""
+
+    steps: int
+    total_steps: int
+    stopped_early: bool
+    step_used: int
+    """Of the weights in the model: the last, or the best."""
+    metrics: dict[str, float]
+    """The last measurement on validation data; empty without one."""
+    best: float | None
+    """The best value of the early-stopping metric."""
+    resolved: dict[str, Any]
+    """Every training option as it was used."""
+
+
+def make_collator(objective: Objective, tokenizer: PreTrainedTokenizerBase, *, seed: int, mlm_probability: float | None = None) -> Collator:
+    """The collator of an objective, for training, validation and suites. `seed` fixes the masks of masked language modelling."""
+    masking = None
+    if objective is Objective.MASKED_LANGUAGE_MODELING:
+        masking = Masking(
+            mask_id=tokenizer.mask_token_id,
+            vocabulary=len(tokenizer),
+            special_ids=frozenset(tokenizer.all_special_ids),
+            probability=mlm_probability or 0.15,
+            seed=seed,
+        )
+    return Collator(objective, tokenizer.pad_token_id or 0, masking)
+
+
+def train_stage(
+    *,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    stage: Stage,
+    key: str,
+    prepared: PreparedStage,
+    precision: Precision,
+    device: torch.device,
+    seed: int,
+    folder: Path,
+    committer: Committer,
+    resume: CheckpointRef | None,
+    reporter: Reporter,
+    stop: StopFlag,
+    clock: Callable[[], float] = time.monotonic,
+) -> StageOutcome:
+    """Train what requires gradients in `model`, and leave the weights to hand over in it.
+
+    model: in the number types of `precision` already.     key: the stage's name in the run folder (`0-domain`). folder: this epoch's folder of the stage; samples.jsonl and curve.jsonl are
+    appended there (the epoch has carried over what was committed). resume: a verified checkpoint of this stage, or None.
+    Raises Stopped once a signal was answered by a commit, and TrainerError (LossDiverged, OutOfMemory, PackingUnsafe, InvalidSpec, …).
+    """
+    set_seed(seed)
+    training = stage.training
+    model.to(device)
+    collator = _exact_collator(model, tokenizer, stage, seed=seed, device=device)
+    order = DataOrder(
+        lengths=prepared.train.lengths,
+        selection=prepared.selection,
+        batch_size=training.per_device_train_batch_size,
+        accumulation=training.gradient_accumulation_steps,
+        seed=seed,
+        packed_length=prepared.max_length if training.packing else None,
+        grouped=training.group_by_length,
+    )
+    total = order.total_steps(epochs=training.num_train_epochs, max_steps=training.max_steps)
+    arguments = training_arguments(stage, seed=seed, total_steps=total, precision=precision, device=device, folder=folder)
+    samples, curve = StepLog(folder / SAMPLES), StepLog(folder / CURVE)
+    keeper = StageKeeper(
+        stage=stage,
+        key=key,
+        committer=committer,
+        samples=samples,
+        curve=curve,
+        validate=_validator(stage, prepared, replace(collator, packing=None), device, reporter) if prepared.validation else None,
+        resume=resume,
+        reporter=reporter,
+        stop=stop,
+        clock=clock,
+    )
+    trainer = StageTrainer(model, arguments, rows=prepared.train, order=order, collator=collator, total_steps=total, hooks=keeper)
+    try:
+        trainer.train()
+        committer.wait()
+    except TrainerError as error:
+        error.stage = error.stage or stage.name
+        raise
+    finally:
+        trainer.release()
+        samples.close()
+        curve.close()
+    used = _use_best(trainer, stage, key, committer)
+    return StageOutcome(
+        steps=trainer.loop.step,
+        total_steps=total,
+        stopped_early=trainer.loop.step < total,
+        step_used=used,
+        metrics=trainer.loop.metrics,
+        best=trainer.loop.verdict.best,
+        resolved=record(arguments, precision, training)
+        | {
+            "stepsPerEpoch": order.steps_per_epoch,
+            "lines": order.lines,
+            "maxLength": prepared.max_length,
+            "packing": collator.packing.value if collator.packing else "off",
+            "device": str(device),
+            "trainableParameters": sum(parameter.numel() for parameter in trainer.trainable().values()),
+        },
+    )
+
+
+def _exact_collator(model: nn.Module, tokenizer: PreTrainedTokenizerBase, stage: Stage, *, seed: int, device: torch.device) -> Collator:
+    """The stage's collator, with what the loaded model was seen to allow: how to pack, and whether padding needs a mask."""
+    collator = make_collator(stage.objective, tokenizer, seed=seed, mlm_probability=stage.training.mlm_probability)
+    if stage.objective not in CAUSAL:
+        return collator
+    vocabulary = len(tokenizer)
+    if stage.training.packing:
+        where = f"stage {stage.name}, training.packing"
+        collator = replace(collator, packing=packing_for(model, collator, vocabulary=vocabulary, device=device, where=where))
+    return replace(collator, needs_mask=not padding_is_harmless(model, collator, vocabulary=vocabulary, device=device))
+
+
+def _validator(
+    stage: Stage, prepared: PreparedStage, collator: Collator, device: torch.device, reporter: Reporter
+) -> Callable[[StageTrainer, Callable[[], bool]], dict[str, float]]:
+    rows = prepared.validation
+    assert rows is not None, "called only where there are validation rows"
+    batch_size = stage.training.per_device_eval_batch_size or stage.training.per_device_train_batch_size
+
+    def measure(trainer: StageTrainer, should_stop: Callable[[], bool]) -> dict[str, float]:
+        def seen(count: int) -> None:
+            reporter.report(Activity.EVALUATE, stage=stage.name, suite="validation", done=count, total=len(rows), unit="rows")
+
+        return validate(trainer.model, rows, collator, batch_size=batch_size, device=device, should_stop=should_stop, on_rows=seen)
+
+    return measure
+
+
+def _use_best(trainer: StageTrainer, stage: Stage, key: str, committer: Committer) -> int:
+    """Put the best step's weights into the model where the stage hands those over; returns the step of what is in it."""
+    best = trainer.loop.verdict.best_step
+    if stage.hand_over_weights is not HandOverWeights.BEST or best is None or best == trainer.loop.step:
+        return trainer.loop.step
+    state.restore_weights(committer.find(key, best).path, trainer.trained_tensors())
+    return best

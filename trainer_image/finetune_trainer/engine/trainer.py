@@ -1,0 +1,161 @@
+"""transformers' Trainer with a loop of our own.
+
+Trainer keeps what it does well: the optimizer and its parameter groups, the schedule, device placement, autocast, gradient scaling and the
+wrapping for several processes, through accelerate. The loop is replaced because ours differs at every line: data comes by step number (exact
+resume without reading what was skipped), the loss is a sum over supervised tokens divided by those of the whole optimizer step, numbers are
+checked before they are used, a signal is answered at step ends only, and a step is committed before it is evaluated. It also spends less:
+no data loader, no callbacks, one synchronisation with the device a step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import TrainOutput
+
+from finetune_api.v1alpha1.stage import Objective
+from finetune_trainer.engine.collate import Batch, Collator, Rows
+from finetune_trainer.engine.guards import check_losses, check_scale, out_of_memory
+from finetune_trainer.engine.hooks import Ended, LoopState, StageHooks, StepFacts
+from finetune_trainer.engine.losses import class_logits, token_logits
+from finetune_trainer.engine.order import DataOrder
+
+
+class StageTrainer(Trainer):
+    """Trains one stage.
+
+    - `hooks` is told of every step, and commits, evaluates and stops; nothing here touches a file.
+    - `loop` is all that the loop itself remembers; a checkpoint carries it beside weights, optimizer, schedule and random state.
+    - With several processes each takes its share of the batches, and rank 0's hooks do what is done once.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        arguments: TrainingArguments,
+        *,
+        rows: Rows,
+        order: DataOrder,
+        collator: Collator,
+        total_steps: int,
+        hooks: StageHooks,
+        loop: LoopState | None = None,
+    ) -> None:
+        super().__init__(model=model, args=arguments)
+        # Logging, saving, evaluation and progress are the hooks'.
+        self.callback_handler.callbacks = []
+        self.rows = rows
+        self.order = order
+        self.collator = collator
+        self.total_steps = total_steps
+        self.hooks = hooks
+        self.loop = loop or LoopState()
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """What the stage trains, by name."""
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+    def _inner_training_loop(self, *_: Any, **__: Any) -> TrainOutput:
+        self._init_training_state(
+            self.total_steps, self.order.steps_per_epoch, math.ceil(self.total_steps / self.order.steps_per_epoch), None, None
+        )
+        model, _loader = self._prepare_for_training(self.total_steps, None, None)
+        self._parameters = list(self.trainable().values())
+        self._step_optimizer = self._stepped_optimizer().step
+        self.hooks.begin(self)
+        model.train()
+        while self.loop.step < self.total_steps and not self.loop.verdict.exhausted:
+            with out_of_memory(self.loop.step + 1, self.args):
+                if self.hooks.step_ended(self, self._optimizer_step(model)) is Ended.EVALUATED:
+                    model.train()
+        return TrainOutput(self.loop.step, 0.0, {})
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Trainer's schedule, on the optimizer whose steps it has to see."""
+        return super().create_scheduler(num_training_steps, optimizer or self._stepped_optimizer())
+
+    def _stepped_optimizer(self) -> Any:
+        """accelerate's optimizer looks for optional packages at every step, and is needed only to skip steps whose scaled gradients overflowed."""
+        return self.optimizer if self.accelerator.scaler is not None else self.optimizer.optimizer
+
+    def _optimizer_step(self, model: nn.Module) -> StepFacts:
+        number = self.loop.consumed
+        plan = self.order.step(number)
+        batches = [self._collate(lines, plan.epoch) for lines in plan.batches]
+        ids = [batch.ids for batch in batches]
+        self.hooks.consumed(number + 1, plan.epoch, ids)
+        predictions = self._summed(sum(batch.predictions for batch in batches))
+        # Gradients are averaged over processes, while the loss is one mean over all their tokens.
+        scale = self.accelerator.num_processes / max(predictions, 1)
+        losses = [self._micro_batch(model, batch, scale, last=batch is batches[-1]) for batch in batches]
+
+        norm = self.accelerator.clip_grad_norm_(self._parameters, self.args.max_grad_norm or math.inf)
+        *values, norm_value = torch.stack([*losses, norm.to(losses[0].dtype)]).tolist()  # the step's one synchronisation
+        check_losses(values, norm_value, scaled=self.accelerator.scaler is not None, step=number + 1, ids=ids)
+
+        learning_rate = self.lr_scheduler.get_last_lr()[0]
+        self.hooks.before_update()
+        self._step_optimizer()
+        skipped = self.accelerator.scaler is not None and self.accelerator.optimizer_step_was_skipped
+        if skipped:
+            self.loop.overflows += 1
+            check_scale(self.loop.overflows, step=number + 1, ids=ids)
+        else:
+            self.loop.overflows = 0
+            self.lr_scheduler.step()
+        self.optimizer.zero_grad()
+
+        self.loop.step += 1
+        self.loop.consumed += 1
+        self.state.global_step = self.loop.step
+        self.state.epoch = self.loop.consumed / self.order.steps_per_epoch
+        return StepFacts(
+            step=self.loop.step,
+            epoch=self.state.epoch,
+            loss=sum(values) / self.accelerator.num_processes,
+            gradient_norm=norm_value,
+            learning_rate=learning_rate,
+            tokens=sum(batch.tokens for batch in batches) * self.accelerator.num_processes,
+        )
+
+    def _collate(self, lines: list[Any], epoch: int) -> Batch:
+        if self.order.packs is not None:
+            return self.collator.packed(self.rows, lines).to(self.args.device)
+        return self.collator(self.rows, [row for line in lines for row in line], epoch=epoch).to(self.args.device)
+
+    def _micro_batch(self, model: nn.Module, batch: Batch, scale: float, *, last: bool) -> torch.Tensor:
+        """Forward and backward of one micro-batch; returns its share of the step's loss, on the device."""
+        alone = last or self.accelerator.num_processes == 1
+        with contextlib.nullcontext() if alone else self.accelerator.no_sync(model):
+            loss = batch_loss(model, batch, self.collator.objective) * scale
+            self.accelerator.backward(loss)
+        return loss.detach()
+
+    def _summed(self, count: int) -> int:
+        """A count over all processes."""
+        if self.accelerator.num_processes == 1:
+            return count
+        return int(self.accelerator.reduce(torch.tensor(count, device=self.args.device), "sum").item())
+
+    def release(self) -> None:
+        """Take autocast off the model's forward: whoever uses it next decides in which type it computes."""
+        self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
+        self.accelerator.free_memory()
+
+    def trained_tensors(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint holds of the model: the trained weights, by name, without their gradients."""
+        return {name: parameter.detach() for name, parameter in self.trainable().items()}
+
+
+def batch_loss(model: nn.Module, batch: Batch, objective: Objective) -> torch.Tensor:
+    """The sum of the losses of a batch's predictions, float32, with gradients."""
+    logits = class_logits(model, batch) if objective is Objective.CLASSIFICATION else token_logits(model, batch)
+    return functional.cross_entropy(logits.float(), batch.targets, reduction="sum")

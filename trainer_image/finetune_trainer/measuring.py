@@ -1,0 +1,76 @@
+"""Which model measures a suite at a point of the run: the stage's own, or the same weights under a head that the suite needs.
+
+A language-model suite after a classification stage is measured with the head that the last language-model stage (or the base) left; a
+classification suite before any classification stage is not applicable, and the result says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from finetune_api.v1alpha1.evaluation import Suite
+from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
+from finetune_api.v1alpha1.method import MethodType
+from finetune_api.v1alpha1.stage import HandOver
+from finetune_trainer.engine.precision import Precision
+from finetune_trainer.evaluation.point import Head as MeasuredBy
+from finetune_trainer.handover import hand_over
+from finetune_trainer.modeling.base import load_plain
+from finetune_trainer.modeling.stage_model import StageModel, added_ids
+from finetune_trainer.modeling.start import HEADS, Head, Start
+
+LANGUAGE_HEADS = {Head.CAUSAL: "causal language-modelling", Head.MASKED: "masked language-modelling"}
+
+
+@dataclass
+class Heads:
+    """The models of one point, made when a suite first asks for them."""
+
+    start: Callable[[], Start]
+    """The weights of this point, with everything folded in."""
+    spec: FineTuneJobSpec
+    tokenizer: Any
+    precision: Precision
+    device: torch.device
+    own: StageModel | None = None
+    """The stage's model, measured as it stands; None for the base."""
+    made: dict[Head, MeasuredBy | str] = field(default_factory=dict)
+
+    def for_suite(self, suite: Suite) -> MeasuredBy | str:
+        """The model for a suite, or why there is none."""
+        head = HEADS[suite.objective]
+        if self.own is not None and head is self.own.head:
+            return MeasuredBy(self.own.module, labels=self.own.labels)
+        if head not in self.made:
+            self.made[head] = self._make(head)
+        return self.made[head]
+
+    def _make(self, head: Head) -> MeasuredBy | str:
+        start = self.start()
+        at = f"after stage {self.own.stage.name}" if self.own else "before the first stage"
+        if head is Head.CLASSIFICATION and head not in start.heads:
+            return f"{at} the model has no classification head"
+        plain = load_plain(
+            start,
+            head,
+            labels=start.labels,
+            tokenizer=self.tokenizer,
+            added=added_ids(self.tokenizer, self.spec),
+            dtype=self.precision.frozen,
+            seed=self.spec.seed,
+        )
+        if head is not Head.CLASSIFICATION and plain.new & set(plain.head_names):
+            return f"{at} the model has no {LANGUAGE_HEADS[head]} head"
+        note = None
+        if self.own is not None:
+            note = "measured with the head that an earlier stage left" if head in start.heads else "measured with the base model's own head"
+        return MeasuredBy(plain.model.to(self.device), labels=start.labels if head is Head.CLASSIFICATION else None, note=note)
+
+
+def folded_start(model: StageModel) -> Start:
+    """The weights of a stage's model as a plain model's: an adapter is folded in."""
+    return hand_over(model, HandOver.MERGE if model.stage.method.type is MethodType.LORA else HandOver.CONTINUE)

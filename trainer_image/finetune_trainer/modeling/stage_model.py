@@ -1,0 +1,186 @@
+"""The module that a stage trains, and what is saved of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from finetune_api.constants import Reason
+from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
+from finetune_api.v1alpha1.method import LoraInitialization, MethodType
+from finetune_api.v1alpha1.stage import Stage
+from finetune_trainer.engine.precision import Precision, apply_precision
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.methods.lora import FROZEN, TRAINED, lora_layers, pissa_start, with_frozen
+from finetune_trainer.methods.registry import METHODS
+from finetune_trainer.modeling.base import Plain, load_plain, restore
+from finetune_trainer.modeling.plain import plain_weights
+from finetune_trainer.modeling.start import HEADS, Head, Start
+
+PISSA: Final = "pissa/"
+"""Before the names, in a trainable state, of the singular vectors that PiSSA took out of the base."""
+
+
+@dataclass
+class StageModel:
+    """A stage's model. `module` is what the Trainer trains: a plain model, or PEFT's around it."""
+
+    module: nn.Module
+    stage: Stage
+    head: Head
+    start: Start
+    labels: list[str] | None
+    precision: Precision
+    new: frozenset[str] = frozenset()
+    """Weights that were made from the seed, by plain names."""
+    added: tuple[int, ...] = ()
+    """Ids of added tokens."""
+    pissa: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def trainable_names(self) -> list[str]:
+        """Names of the trained parameters, in the module's order."""
+        return [name for name, parameter in self.module.named_parameters() if parameter.requires_grad]
+
+    def trainable_state(self) -> dict[str, torch.Tensor]:
+        """All that a checkpoint must hold to restore the module: views of the trained parameters (and what PiSSA took from the base)."""
+        state = {name: parameter.detach() for name, parameter in self.module.named_parameters() if parameter.requires_grad}
+        return state | {f"{PISSA}{name}": tensor for name, tensor in self.pissa.items()}
+
+    def load_trainable_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Restore a state of the same structure, bit for bit. Raises TrainerError(CheckpointInvalid) where names or shapes differ."""
+        own = self.trainable_state()
+        differing = sorted(own.keys() ^ state.keys()) or sorted(name for name in own if own[name].shape != state[name].shape)
+        if differing:
+            raise TrainerError(
+                Reason.CHECKPOINT_INVALID,
+                f"it was saved from a model with other trained weights ({', '.join(differing[:3])} differ)",
+                stage=self.stage.name,
+            )
+        self._load(state)
+
+    def summary(self) -> dict[str, Any]:
+        """For the log and the report: counts of parameters, and what the stage started from."""
+        sizes = {name: (parameter.numel(), parameter.requires_grad) for name, parameter in self.module.named_parameters()}
+        archived = sorted(head for head in self.start.heads if head is not self.head)
+        return {
+            "startsFrom": self.start.describe(),
+            "head": str(self.head),
+            "archivedHeads": [str(head) for head in archived],
+            "newWeights": sorted(self.new),
+            "parameters": sum(size for size, _ in sizes.values()),
+            "trainedParameters": sum(size for size, trained in sizes.values() if trained),
+        }
+
+    def adopt(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take over the adapter of the stage before (`continue`). Heads and token rows came with the start; a module that is new here stays new."""
+        own = self.trainable_state()
+        self._load({name: tensor for name, tensor in state.items() if name in own and ".modules_to_save." not in name})
+
+    def _load(self, state: Mapping[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            self._load_pissa({name.removeprefix(PISSA): tensor for name, tensor in state.items() if name.startswith(PISSA)})
+            parameters = dict(self.module.named_parameters())
+            for name, tensor in state.items():
+                if not name.startswith(PISSA):
+                    parameters[name].copy_(tensor)
+
+    def _load_pissa(self, saved: Mapping[str, torch.Tensor]) -> None:
+        """Another machine's decomposition may differ in signs and last bits: give the base back what ours took, and take what was saved."""
+        for name, layer in lora_layers(self.module).items():
+            keys = f"{name}.A", f"{name}.B"
+            if not saved.keys() >= set(keys) or all(torch.equal(saved[key], self.pissa[key]) for key in keys):
+                continue
+            ours, theirs = (source[keys[1]] @ source[keys[0]] for source in (self.pissa, saved))
+            change = layer.scaling[TRAINED] * (ours - theirs)
+            weight = layer.get_base_layer().weight
+            weight += (change.T if layer.fan_in_fan_out else change).to(weight)
+            self.pissa |= {key: saved[key].cpu().clone() for key in keys}
+
+
+def build_stage_model(
+    *,
+    start: Start,
+    stage: Stage,
+    spec: FineTuneJobSpec,
+    labels: Sequence[str] | None,
+    tokenizer: Any,
+    precision: Precision,
+    seed: int,
+) -> StageModel:
+    """Build what a stage trains, on the CPU. The same arguments give the same bytes, and the caller's random state is left alone.
+
+    Raises TrainerError (ModelUnsupported, ModelUnsafe, InvalidSpec).
+    """
+    head = HEADS[stage.objective]
+    where = f"spec.stages[{[other.name for other in spec.stages].index(stage.name)}]"
+    pissa = is_pissa(stage)
+    if pissa:
+        # The base's residual must not be rounded: what was taken out of it is in the adapter to the last bit.
+        precision = dataclasses.replace(precision, frozen=torch.float32)
+    exact = stage.method.type in (MethodType.FULL, MethodType.PARTIAL) or bool(start.weights)
+    added = added_ids(tokenizer, spec)
+    plain = load_plain(
+        start,
+        head,
+        labels=labels,
+        tokenizer=tokenizer,
+        added=added,
+        dtype=torch.float32 if exact else precision.frozen,
+        dropout=stage.training.dropout,
+        seed=seed,
+        where=where,
+    )
+    if pissa and any(adapter.dora for adapter in start.adapters):
+        start = fold_stack(plain, start)
+    module = METHODS[stage.method.type](plain, stage, start=start, added=added, seed=seed, where=where)
+    result = StageModel(
+        module=module,
+        stage=stage,
+        head=head,
+        start=start,
+        labels=list(labels) if labels and head is Head.CLASSIFICATION else None,
+        precision=precision,
+        new=plain.new,
+        added=tuple(added),
+        pissa=pissa_start(module) if pissa else {},
+    )
+    _set_types(module, precision)
+    if start.trained is not None:
+        result.adopt(start.trained)
+    return result
+
+
+def fold_stack(plain: Plain, start: Start) -> Start:
+    """Fold stacked adapters into the weights: a DoRA's scale is over the base weight, and PiSSA is about to take a part of that away."""
+    module = with_frozen(plain.model, start.adapters)
+    weights = plain_weights(module)
+    module.base_model.unload()
+    restore(plain.model, weights)
+    prefix = f"{plain.model.base_model_prefix}."
+    low_rank = {f"{name}.weight" for adapter in start.adapters for name in adapter.targets}
+    changed = {name: tensor for name, tensor in weights.items() if name in low_rank and name.startswith(prefix)}
+    return dataclasses.replace(start, weights={**start.weights, **changed}, adapters=())
+
+
+def _set_types(module: nn.Module, precision: Precision) -> None:
+    """What is trained in its type, what is not in the frozen type, but for stacked adapters: they are small, and rounding them would show."""
+    stacked = [(parameter, parameter.data) for name, parameter in module.named_parameters() if f".{FROZEN}" in name]
+    apply_precision(module, precision)
+    for parameter, data in stacked:
+        parameter.data = data
+
+
+def is_pissa(stage: Stage) -> bool:
+    """Whether the stage's adapter starts from the base's principal singular vectors."""
+    options = stage.method.lora
+    return stage.method.type is MethodType.LORA and options is not None and options.initialization is LoraInitialization.PISSA
+
+
+def added_ids(tokenizer: Any, spec: FineTuneJobSpec) -> list[int]:
+    """Ids of the tokens that the manifest adds: their rows are trained in every stage."""
+    return sorted(tokenizer.convert_tokens_to_ids(token) for token in spec.tokenizer.add_tokens) if spec.tokenizer.add_tokens else []

@@ -1,0 +1,131 @@
+"""What a run came to, read back from its folder: for `result.json`, whichever way the process ended. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from finetune_api.v1alpha1.stage import Stage
+from finetune_api.v1alpha1.status import CheckpointStatus, Phase, StageStatus
+from finetune_api.wire import RunResult, StageResult, TrainerConfig
+from finetune_trainer.checkpoint.epochs import Epoch
+from finetune_trainer.checkpoint.files import FileLayer
+from finetune_trainer.checkpoint.journal import Event, Journal
+from finetune_trainer.checkpoint.lineage import STAGES, stage_name
+from finetune_trainer.evaluation.results import read_points, to_status
+from finetune_trainer.run_folder import RunFolder
+
+RESOLVED: Final = "resolved.json"
+"""In a stage's folder of an epoch: every option as it was used."""
+
+
+def resumed(epoch: Epoch) -> str:
+    """A sentence on where a run goes on."""
+    if epoch.start is None:
+        return "started from the beginning"
+    lost = f", {epoch.steps_lost} steps are done again" if epoch.steps_lost else ""
+    return f"resumed from {epoch.start}{lost}"
+
+
+def complete(result: RunResult, config: TrainerConfig) -> RunResult:
+    """Add what the run folder knows: each stage, what was measured so far, and where this process went on."""
+    run = RunFolder(Path(config.run_folder))
+    uri = config.pod.run_uri if config.pod else f"file://{run.root}"
+    events = Journal(run.journal, FileLayer()).read()
+    stages = [_stage(run, uri, events, index, stage, result) for index, stage in enumerate(config.spec.stages)]
+    points = read_points(run.evaluation, [stage.name for stage in config.spec.stages])
+    mine = (event for event in reversed(events) if event["event"] == Event.START and _of_this_process(event))
+    start: dict[str, Any] = next(mine, {})
+    went_on = {"resumed_from_step": start.get("resumedFromStep"), "steps_lost": start.get("stepsLost")}
+    return result.model_copy(update={"stages": stages, "evaluation": to_status(points), **went_on})
+
+
+def finished(result: RunResult, config: TrainerConfig) -> bool:
+    """Whether a result is of the whole job: each segment leaves one, but only the last has the last stage done."""
+    last = config.spec.stages[-1].name
+    done = any(stage.status.name == last and stage.status.phase is Phase.SUCCEEDED for stage in result.stages)
+    return result.outcome == "Succeeded" and done
+
+
+def read_result(run: RunFolder) -> RunResult | None:
+    """How the last process ended; None where it left nothing readable."""
+    try:
+        return RunResult.model_validate_json(run.result.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def finished_before(config: TrainerConfig) -> RunResult | None:
+    """The result of the whole job, where a process before this one has left it. Another manifest's counts for nothing."""
+    run = RunFolder(Path(config.run_folder))
+    result = read_result(run)
+    if result is None or not finished(result, config):
+        return None
+    try:
+        return result if json.loads(run.identity.read_bytes())["configHash"] == config.config_hash else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _of_this_process(event: dict[str, Any]) -> bool:
+    return bool((event.get("host"), event.get("pid")) == (socket.gethostname(), os.getpid()))
+
+
+def _stage(run: RunFolder, uri: str, events: list[dict[str, Any]], index: int, stage: Stage, result: RunResult) -> StageResult:
+    key = stage_name(index, stage.name)
+    begun = [event for event in events if event["event"] == Event.STAGE and event.get("stage") == key]
+    commits = [event for event in events if event["event"] == Event.COMMIT and event.get("stage") == key]
+    measured = [event for event in events if event["event"] == Event.EVALUATED and event.get("point") == key]
+    handed = [event for event in events if event["event"] == Event.HAND_OVER and event.get("stage") == key]
+    done = bool(handed) or (result.outcome == "Succeeded" and bool(begun))
+    ended = (handed or measured or commits)[-1:] if done or (result.stage == stage.name and result.outcome == "Failed") else []
+    newest = max(commits, key=lambda event: (event["epoch"], event["step"], event["evaluation"] != "pending"), default=None)
+    start: dict[str, Any] = next((event for event in reversed(events) if event["event"] == Event.START), {})
+    went_on = bool((start.get("start") or {}).get("stage") == key)
+    return StageResult(
+        status=StageStatus.model_validate(
+            {
+                "name": stage.name,
+                "phase": Phase.SUCCEEDED if done else _phase(result, stage, bool(begun)),
+                "attempts": len(begun),
+                "startedAt": _time(begun[0]) if begun else None,
+                "finishedAt": _time(ended[0]) if ended else None,
+                "metrics": _metrics(run, key),
+                "checkpoint": _checkpoint(run, uri, newest),
+            }
+        ),
+        steps=newest["step"] if newest else 0,
+        resumed_from_step=start.get("resumedFromStep") if went_on else None,
+        steps_lost=start.get("stepsLost") if went_on else None,
+    )
+
+
+def _phase(result: RunResult, stage: Stage, begun: bool) -> Phase:
+    if result.stage == stage.name and result.outcome == "Failed":
+        return Phase.FAILED
+    return Phase.RUNNING if begun else Phase.PENDING
+
+
+def _metrics(run: RunFolder, key: str) -> dict[str, float]:
+    """The last validation metrics of a stage that ended."""
+    found = sorted(run.epochs.glob(f"*/{STAGES}/{key}/{RESOLVED}"))
+    return {name: float(value) for name, value in json.loads(found[-1].read_bytes())["metrics"].items()} if found else {}
+
+
+def _checkpoint(run: RunFolder, uri: str, event: dict[str, Any] | None) -> CheckpointStatus | None:
+    if event is None:
+        return None
+    pending = "-pending" if event["evaluation"] == "pending" else ""
+    path = run.epochs / f"{event['epoch']:04d}" / STAGES / event["stage"] / f"checkpoint-{event['step']:08d}{pending}"
+    where = path.relative_to(run.root).as_posix()
+    document = {"step": event["step"], "uri": f"{uri}/{where}", "sha256": event["sha256"], "verified": path.is_dir()}
+    return CheckpointStatus.model_validate(document)
+
+
+def _time(event: dict[str, Any]) -> str:
+    """As Kubernetes writes it."""
+    return datetime.fromtimestamp(event["at"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

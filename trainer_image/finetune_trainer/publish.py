@@ -1,0 +1,203 @@
+"""The end of a job: the model, its card, where it comes from, and the report, in the folder that spec.output names.
+
+Each model is written beside its place, loaded from there by `from_pretrained` alone and compared with what was trained; only then it takes
+its place. A run that is repeated replaces what it published itself, and nothing else.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from finetune_api.constants import ExitCode, Reason
+from finetune_api.v1alpha1.fine_tune_job import OutputFormat
+from finetune_api.v1alpha1.method import MethodType
+from finetune_api.v1alpha1.status import Artifact, Provenance
+from finetune_api.wire import Activity, RunResult, TrainerConfig
+from finetune_trainer import outcome, provenance
+from finetune_trainer.checkpoint.files import FileLayer
+from finetune_trainer.data.prepared import Prepared
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.export import adapter, verify
+from finetune_trainer.export.place import PROVENANCE, Place, check_place, measured, new_folder, weights_digest, written
+from finetune_trainer.export.plain_model import write_model
+from finetune_trainer.export.verify import CastCost, Probe
+from finetune_trainer.modeling.base import load_config
+from finetune_trainer.modeling.plain import inner_model, plain_weights
+from finetune_trainer.modeling.stage_model import StageModel
+from finetune_trainer.modeling.start import Head
+from finetune_trainer.progress import Reporter
+from finetune_trainer.report import model_card
+from finetune_trainer.run_folder import RunFolder
+from finetune_trainer.tokenizer import load_tokenizer
+
+CARD: Final = "README.md"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What every part of it needs."""
+
+    model: StageModel
+    config: TrainerConfig
+    place: Place
+    tokenizer: Any
+    probe: Probe
+    wanted: torch.Tensor
+    """The trained model's logits on the probe."""
+    facts: Provenance
+    revision: str | None
+    """The hub's commit of the base."""
+    files: FileLayer
+    pause: Callable[[], None]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.module.parameters()).device
+
+
+def publish(
+    model: StageModel,
+    config: TrainerConfig,
+    prepared: Prepared,
+    *,
+    reporter: Reporter,
+    pause: Callable[[], None] = lambda: None,
+    files: FileLayer | None = None,
+) -> list[Artifact]:
+    """Publish the last stage's model. Its weights become fp32 in place, which loses nothing: it is the last thing that happens to it.
+
+    `pause` is called between the steps, each of which a repetition does again; it raises Stopped once a signal is to be answered.
+    Raises TrainerError: RunFolderMismatch (another job's model is in the way), StorageFull, StorageUnwritable, InternalError.
+    """
+    place = check_place(config)
+    tokenizer = load_tokenizer(prepared.tokenizer_folder, config.spec)
+    model.module.float()
+    probe = Probe.of(prepared.stages[model.stage.name].train, pad=tokenizer.pad_token_id)
+    revision = prepared.provenance.model_revision if config.spec.model.uri.startswith("hf://") else None
+    job = Publication(
+        model=model,
+        config=config,
+        place=place,
+        tokenizer=tokenizer,
+        probe=probe,
+        wanted=probe.logits(model.module),
+        facts=provenance.complete(prepared.provenance, config),
+        revision=revision,
+        files=files or FileLayer(),
+        pause=pause,
+    )
+    kinds = formats(model, config)
+    notes: list[str] = []
+    artifacts: list[Artifact] = []
+    for done, kind in enumerate(kinds):
+        reporter.report(
+            Activity.PUBLISH, done=done, total=len(kinds), unit="models", message=f"the {kind} model is written and loaded again"
+        )
+        notes += _publish_adapter(job) if kind is OutputFormat.ADAPTER else _publish_merged(job)
+        artifacts.append(_artifact(job, kind.value, kind.value))
+        pause()
+    artifacts.append(_publish_card(job, kinds, notes))
+    artifacts.append(_publish_report(job, artifacts))
+    reporter.report(Activity.PUBLISH, done=len(kinds), total=len(kinds), unit="models", message=f"published to {place.uri}")
+    return artifacts
+
+
+def formats(model: StageModel, config: TrainerConfig) -> list[OutputFormat]:
+    """What is published: as the manifest says, else the adapter where it works on the base as everyone has it, else the merged model."""
+    low_rank = model.stage.method.type is MethodType.LORA
+    if config.spec.output.format is not None:
+        if OutputFormat.ADAPTER in config.spec.output.format and not low_rank:
+            raise TrainerError(Reason.INVALID_SPEC, "the last stage makes no adapter: write format: [merged]", where="spec.output.format")
+        return list(dict.fromkeys(config.spec.output.format))
+    simple = low_rank and not adapter.needs_base(model) and adapter.is_one_adapter(adapter.stacked(model))
+    return [OutputFormat.ADAPTER if simple else OutputFormat.MERGED]
+
+
+def _publish_merged(job: Publication) -> list[str]:
+    with new_folder(job.place.folder / OutputFormat.MERGED, job.files) as folder:
+        write_model(folder, job.model, plain_weights(job.model.module), job.tokenizer)
+        job.pause()
+        loaded = verify.load_merged(folder, job.model.head)
+        difference = verify.check(loaded, job.wanted, job.probe, device=job.device, what="merged model")
+        cost = verify.cast_cost(loaded, job.wanted, job.probe, job.model.head)
+        _write_provenance(job, folder, difference, cost)
+    return [cost.sentence()]
+
+
+def _publish_adapter(job: Publication) -> list[str]:
+    target = job.place.folder / OutputFormat.ADAPTER
+    base = _base(job)
+    with new_folder(target, job.files) as folder:
+        own = adapter.needs_base(job.model)
+        if own:
+            write_model(folder / adapter.BASE, job.model, adapter.base_weights(job.model), job.tokenizer)
+        adapter.write_adapter(folder, job.model, base, job.tokenizer)
+        job.pause()
+        loaded = verify.load_adapter(folder, folder / adapter.BASE if own else job.model.start.model, job.model)
+        difference = verify.check(loaded, job.wanted, job.probe, device=job.device, what="adapter on its base")
+        _write_provenance(job, folder, difference, None)
+    return _adapter_notes(job, own_base=own)
+
+
+def _adapter_notes(job: Publication, *, own_base: bool) -> list[str]:
+    """What a reader must know to put the adapter on its base."""
+    if own_base:
+        return [f"The adapter's base is the folder {adapter.BASE} inside its own; after moving it, give the new path to from_pretrained."]
+    pad = inner_model(job.model.module).config.pad_token_id
+    if job.model.head is Head.CLASSIFICATION and load_config(job.model.start.model).pad_token_id != pad:
+        return [f"Set base.config.pad_token_id = {pad} before rows are padded: the classifier reads the last token that is no padding."]
+    return []
+
+
+def _base(job: Publication) -> adapter.BaseReference:
+    target = job.place.folder / OutputFormat.ADAPTER
+    return adapter.base_reference(job.model, job.config.spec, revision=job.revision, target=target)
+
+
+def _write_provenance(job: Publication, folder: Path, difference: float, cost: CastCost | None) -> None:
+    verification: dict[str, Any] = {"largestLogitDifference": difference, "tolerance": verify.TOLERANCE}
+    if cost is not None:
+        verification["castToBf16"] = cost.document()
+    data = provenance.document(job.config, job.facts, verification=verification, precision=job.model.precision.record())
+    job.files.write_file(folder / PROVENANCE, [data])
+
+
+def _publish_card(job: Publication, kinds: Sequence[OutputFormat], notes: Sequence[str]) -> Artifact:
+    """The card and provenance.json beside the models."""
+    known = outcome.complete(RunResult(outcome="Succeeded", exit_code=ExitCode.SUCCESS), job.config)
+    card = model_card.render(
+        job.config,
+        known.evaluation,
+        job.facts,
+        kinds=[kind.value for kind in kinds],
+        adapter_base=_base(job).name if OutputFormat.ADAPTER in kinds else None,
+        labels=job.model.labels,
+        notes=notes,
+    )
+    job.files.replace_file(job.place.folder / PROVENANCE, provenance.document(job.config, job.facts))
+    job.files.replace_file(job.place.folder / CARD, card.encode())
+    return _artifact(job, "modelCard", CARD)
+
+
+def _publish_report(job: Publication, artifacts: Sequence[Artifact]) -> Artifact:
+    from finetune_trainer.report import html  # drawing costs seconds to import, which no start of a run shall wait for
+
+    result = RunResult(outcome="Succeeded", exit_code=ExitCode.SUCCESS, artifacts=list(artifacts), provenance=job.facts)
+    page = html.write_report(RunFolder(Path(job.config.run_folder)), result=outcome.complete(result, job.config))
+    target = job.place.folder / page.name
+    if target.resolve() != page.resolve():
+        written(target, lambda: shutil.copyfile(page, target))
+    return _artifact(job, "report", page.name)
+
+
+def _artifact(job: Publication, kind: str, name: str) -> Artifact:
+    path = job.place.folder / name
+    digest, size = measured(path)
+    weights = weights_digest(path) if path.is_dir() else None
+    return Artifact.model_validate({"kind": kind, "uri": job.place.of(name), "sha256": digest, "bytes": size, "weightsSha256": weights})

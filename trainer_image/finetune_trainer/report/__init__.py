@@ -1,0 +1,1 @@
+"""What people read afterwards: the report of a run, and the card of the model."""

@@ -1,0 +1,133 @@
+"""What every part of a run shares: the data that prepare left, the epoch, the device; and how the parts are opened and closed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finetune_api.v1alpha1.stage import Stage
+from finetune_api.wire import Activity, TrainerConfig
+from finetune_trainer import handover, outcome
+from finetune_trainer.checkpoint.asynchronous import AsynchronousStore
+from finetune_trainer.checkpoint.epochs import Epoch, open_epoch
+from finetune_trainer.checkpoint.lineage import CheckpointRef
+from finetune_trainer.checkpoint.manifest import Kind
+from finetune_trainer.checkpoint.signals import StopFlag
+from finetune_trainer.checkpoint.store import CheckpointStore, Committer
+from finetune_trainer.data.prepared import Prepared, load_prepared
+from finetune_trainer.engine.precision import Precision, bf16_capable, resolve_precision, training_device
+from finetune_trainer.errors import Stopped
+from finetune_trainer.export.place import check_place
+from finetune_trainer.modeling.base import load_config
+from finetune_trainer.modeling.stage_model import StageModel, build_stage_model
+from finetune_trainer.modeling.start import Start
+from finetune_trainer.progress import JobProgress, Reporter
+from finetune_trainer.run_folder import RunFolder
+from finetune_trainer.tokenizer import load_tokenizer
+from finetune_trainer.workload import parts
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every part of a run needs."""
+
+    config: TrainerConfig
+    run: RunFolder
+    prepared: Prepared
+    tokenizer: Any
+    epoch: Epoch
+    progress: JobProgress
+    stop: StopFlag
+    device: torch.device
+
+    def precision(self, stage: Stage) -> Precision:
+        """The number types of a stage on this device."""
+        dtype = getattr(load_config(self.prepared.model_folder), "dtype", None) or torch.float32
+        where = f"stage {stage.name}, training.mixedPrecision"
+        return resolve_precision(
+            stage.training.mixed_precision, device=self.device, checkpoint=dtype, bf16_capable=bf16_capable(self.device), where=where
+        )
+
+    def resume(self, key: str) -> CheckpointRef | None:
+        """The checkpoint of this stage (`0-domain`) to go on from."""
+        start = self.epoch.start
+        return start if start and start.kind is Kind.CHECKPOINT and start.stage == key else None
+
+
+def open_run(config: TrainerConfig, reporter: Reporter, stop: StopFlag) -> Work:
+    """Everything that a run needs, opened and checked; what had to be left aside is said."""
+    torch.set_num_threads(config.threads)
+    run = RunFolder(Path(config.run_folder))
+    prepared = load_prepared(config)
+    check_place(config)
+    epoch = open_epoch(run, segment=config.segment.index)
+    progress = JobProgress(reporter, parts(config.spec, prepared))
+    progress.report(Activity.LOAD, message=outcome.resumed(epoch))
+    for rejected in epoch.rejected:
+        progress.report(Activity.LOAD, message=f"a damaged checkpoint is left aside: {rejected}")
+    return Work(
+        config=config,
+        run=run,
+        prepared=prepared,
+        tokenizer=load_tokenizer(prepared.tokenizer_folder, config.spec),
+        epoch=epoch,
+        progress=progress,
+        stop=stop,
+        device=training_device(),
+    )
+
+
+def resume_point(work: Work) -> Start:
+    """The newest hand-over, or the base model."""
+    handovers = work.epoch.handovers
+    if not handovers:
+        return Start.base(work.prepared.model_folder)
+    newest = max(handovers.values(), key=lambda ref: ref.position)
+    return handover.read(newest.path, model=work.prepared.model_folder)
+
+
+def build(work: Work, index: int, stage: Stage, start: Start) -> StageModel:
+    """The model that a stage trains."""
+    work.progress.report(Activity.LOAD, stage=stage.name)
+    return build_stage_model(
+        start=start,
+        stage=stage,
+        spec=work.config.spec,
+        labels=work.prepared.stages[stage.name].labels,
+        tokenizer=work.tokenizer,
+        precision=work.precision(stage),
+        seed=stage_seed(work.config.spec.seed, index),
+    )
+
+
+@contextmanager
+def committing(work: Work, stage: Stage) -> Iterator[Committer]:
+    """The stage's store; closed (and what it still writes, waited for) whatever happens."""
+    store = CheckpointStore(work.epoch, keep=stage.checkpoint.keep, reporter=work.progress, fence=work.epoch.refuse_if_superseded)
+    committer: Committer = AsynchronousStore(store) if stage.checkpoint.asynchronous else store
+    try:
+        yield committer
+    finally:
+        committer.close()
+
+
+def autocast(precision: Precision, device: torch.device) -> Any:
+    """The context that a stage computes in."""
+    return torch.autocast(device.type, dtype=precision.autocast or torch.bfloat16, enabled=precision.autocast is not None)
+
+
+def between_parts(work: Work) -> None:
+    """Answer a signal where nothing is half done, and give way to a later start."""
+    if work.stop.requested:
+        raise Stopped("everything so far is saved")
+    work.epoch.refuse_if_superseded()
+
+
+def stage_seed(seed: int, index: int) -> int:
+    """A seed of its own for each stage, so that two equal stages don't draw the same numbers."""
+    return (seed + 1_000_003 * index) % 2**32
