@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.resume import KILL_SEED
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["NO_COLOR"] = "1"
+
+os.environ.setdefault(KILL_SEED, str(secrets.randbelow(10**6)))  # here, so that every worker process inherits the same
+
+
+def pytest_report_header() -> str:
+    return f"exact resume: kills at random times, {KILL_SEED}={os.environ[KILL_SEED]}"
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -2,3 +2,5 @@
 
 FINETUNE_KILLS sets the kills per configuration (6), FINETUNE_KILL_SEED the times (another seed each time; the header prints it).
 """
+
+KILL_SEED = "FINETUNE_KILL_SEED"

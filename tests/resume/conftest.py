@@ -1,26 +1,19 @@
-"""The seed of a test run, the data of the configurations, and one prepared and undisturbed run for each of them."""
+"""The data of the configurations, and one prepared and undisturbed run for each of them."""
 
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 
 import pytest
 
+from tests.resume import KILL_SEED
 from tests.resume.runs import Prepared, prepare
-
-SEED = "FINETUNE_KILL_SEED"
-os.environ.setdefault(SEED, str(secrets.randbelow(10**6)))  # here, so that every worker process inherits the same
-
-
-def pytest_report_header() -> str:
-    return f"exact resume: kills at random times, {SEED}={os.environ[SEED]}"
 
 
 @pytest.fixture(scope="session")
 def seed() -> int:
-    return int(os.environ[SEED])
+    return int(os.environ[KILL_SEED])
 
 
 @pytest.fixture(scope="session")
