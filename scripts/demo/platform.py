@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
+
+import yaml
 
 from scripts.demo.place import Place
 from scripts.demo_assets import ROOT
 from scripts.render_chart import NAMESPACE, objects, rendered
 from tests.cluster.errors import ClusterError
+from tests.cluster.pods import await_value, is_established
 
 TEAM: Final = "finetune-demo"
 CLAIM: Final = "finetune-demo"
@@ -25,13 +29,19 @@ def install(place: Place) -> None:
     """Apply the CRDs, the chart's objects, the namespaces and the runtime; wait until the operator is ready."""
     place.say("kubectl apply: CRDs, the operator's chart, the runtime, the namespace")
     place.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
-    place.kubectl("wait", "--for=condition=Established", f"--timeout={PATIENCE}", "-f", str(ROOT / "crds"))
+    for definition in sorted((ROOT / "crds").glob("*.yaml")):
+        name = yaml.safe_load(definition.read_text())["metadata"]["name"]
+        await_value(partial(_served, place, name), what=f"{name} being established")
     repository, _, digest = place.operator.partition("@")
     values = {"image": {"repository": repository, "digest": digest, "pullPolicy": "IfNotPresent"}}
     place.apply(_namespace(NAMESPACE), *objects(rendered(values, "--skip-tests")))
     place.apply(_namespace(TEAM), runtime(place.trainer), _claim())
     place.kubectl("rollout", "status", "deployment/finetune-operator", "-n", NAMESPACE, f"--timeout={PATIENCE}")
     place.say("the operator is ready")
+
+
+def _served(place: Place, definition: str) -> bool:
+    return is_established(place.get("crd", definition))
 
 
 def runtime(image: str) -> dict[str, Any]:

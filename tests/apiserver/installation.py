@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +19,7 @@ from finetune_api import constants as c
 from scripts.render_chart import NAMESPACE, crd_copies, objects, rendered
 from tests.cluster import Cluster
 from tests.cluster.api import Api, ApiError
-from tests.cluster.pods import await_value
+from tests.cluster.pods import await_served
 
 Document = dict[str, Any]
 ACCOUNT: Final = "finetune-operator"
@@ -75,8 +74,7 @@ def install_crds(api: Api) -> None:
     for content in crd_copies().values():
         (document,) = objects(content.decode())
         apply(api, document)
-        path = f"{path_of(document)}/{document['metadata']['name']}"
-        await_value(partial(_established, api, path), what=f"{document['metadata']['name']} being established", timeout=30)
+        await_served(api, document["metadata"]["name"])
 
 
 def install(api: Api, values: Mapping[str, Any] | None = None) -> list[Document]:
@@ -139,8 +137,3 @@ def rules_of(documents: Iterable[Document], name: str = ACCOUNT) -> list[Mapping
 def refusal(error: ApiError) -> str:
     """What a user would read."""
     return f"{error.code} {error.status.get('message', '')}"
-
-
-def _established(api: Api, path: str) -> bool:
-    conditions = api.get(path).get("status", {}).get("conditions") or ()
-    return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import yaml
+
 from tests.cluster import binaries, machine, slots
 from tests.cluster.api import Api, Object
 from tests.cluster.bringup import START_SECONDS, Wanted, needed, start
@@ -20,6 +22,7 @@ from tests.cluster.errors import ClusterError
 from tests.cluster.keeper import Keeper
 from tests.cluster.kubeconfig import kubeconfig, write
 from tests.cluster.node import Node, check_folder
+from tests.cluster.pods import await_served
 from tests.cluster.processes import Identity, Processes
 from tests.cluster.slots import State
 from tests.cluster.teardown import sweep, take_down
@@ -154,8 +157,9 @@ class Cluster:
         """Server-side apply; for CRDs, wait until they are served."""
         files = [part for manifest in manifests for part in ("-f", str(manifest))]
         self.kubectl("apply", "--server-side", "--force-conflicts", *files)
-        if any("CustomResourceDefinition" in manifest.read_text() for manifest in manifests):
-            self.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+        for document in (each for manifest in manifests for each in yaml.safe_load_all(manifest.read_text())):
+            if document and document["kind"] == "CustomResourceDefinition":
+                await_served(self.api, document["metadata"]["name"])
 
     def node(self, name: str = "node-1") -> Node:
         """A real node of this cluster."""

@@ -22,6 +22,22 @@ def await_value(find: Callable[[], T | None], *, what: str, timeout: float = 60,
         time.sleep(every)
 
 
+def is_established(definition: Object) -> bool:
+    """Whether this CRD is served. Its conditions are null at first, on which `kubectl wait` gives up at once."""
+    conditions = (definition.get("status") or {}).get("conditions") or ()
+    return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
+
+
+def await_served(api: Api, definition: str) -> None:
+    """Wait until the resources of this CRD can be asked for."""
+    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition}"
+    await_value(lambda: is_established(api.get(path)), what=f"{definition} being established", timeout=60)
+    spec = api.get(path)["spec"]
+    (version,) = [each["name"] for each in spec["versions"] if each["storage"]]
+    resources = f"/apis/{spec['group']}/{version}/{spec['names']['plural']}"
+    await_value(lambda: api.find(resources) is not None, what=f"{definition} being served", timeout=60)
+
+
 def pod_path(pod: Object) -> str:
     return f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
 
