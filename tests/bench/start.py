@@ -109,11 +109,12 @@ def trl(model: Path, rows: Path) -> float:
     return cpu_to_the_first_step([sys.executable, "-P", str(script), str(model), str(rows)], "first step")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     print(f"{'case':6} {'rows':>7} {'ours':>8} {'TRL':>8} {'ratio':>7} {'target':>7}   CPU seconds to the first step, medians")
+    short = False
     for case, goal in TARGETS.items():
         pairs = []
         for _ in range(options.repeats):
@@ -123,11 +124,13 @@ def main() -> None:
                 write_rows(rows, ROWS[case])
                 pairs.append((ours(folder, model, rows, warm=case == "warm"), trl(model, rows)))
         ratio = median(mine / theirs for mine, theirs in pairs)
+        short = short or ratio > goal
         mine, theirs = (median(pair[side] for pair in pairs) for side in (0, 1))
         print(
             f"{case:6} {ROWS[case]:7} {mine:8.1f} {theirs:8.1f} {ratio:7.2f} {goal:7.2f}{'' if ratio <= goal else '   SHORT'}", flush=True
         )
+    return int(short)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

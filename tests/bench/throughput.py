@@ -1,7 +1,8 @@
 """Throughput against a bare torch loop and TRL: `python -m tests.bench.throughput [CASE …] [--repeats N]`.
 
 Prints non-pad tokens a CPU second of each arm, and the median of the ratios of neighbours in time: the arms take turns in one process, on
-one thread, so that whatever else the machine does meets all of them alike. Models have random weights in the real shapes.
+one thread, so that whatever else the machine does meets all of them alike. Models have random weights in the real shapes. Exit code 1 says
+that a ratio fell short of its target.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def target(case: Case, arm: str) -> float:
     return SMALL_BARE if arm == "bare" and case.name.startswith("2x64") else TARGETS[arm]
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", choices=[*CASES, []], help="default: all")
     parser.add_argument("--repeats", type=int, default=2)
@@ -105,6 +106,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
     logging.disable(logging.WARNING)
+    short = False
     print(f"{'case':24} {'ours / arm':14} {'ratio':>7} {'range':>15} {'target':>7}   non-pad tokens a CPU second: ours, arm", flush=True)
     for name in options.cases or CASES:
         case = CASES[name]
@@ -114,6 +116,7 @@ def main() -> None:
                 continue
             ratios = [a.rate / b.rate for a, b in zip(results[mine], results[arm], strict=True)]
             ratio, goal = median(ratios), target(case, arm)
+            short = short or ratio < goal
             rates = [median(measured.rate for measured in results[side]) for side in (mine, arm)]
             if options.json:
                 print(
@@ -123,7 +126,8 @@ def main() -> None:
             spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
             verdict = "" if ratio >= goal else "  SHORT"
             print(f"{name:24} {arm:14} {ratio:7.3f} {spread:>15} {goal:7.2f}   {rates[0]:.0f}, {rates[1]:.0f}{verdict}", flush=True)
+    return int(short)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
