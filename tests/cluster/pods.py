@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from tests.cluster.api import Api, Object
+from tests.cluster.api import Api, ApiError, Object
 
 T = TypeVar("T")
 
@@ -35,7 +35,18 @@ def await_served(api: Api, definition: str) -> None:
     spec = api.get(path)["spec"]
     (version,) = [each["name"] for each in spec["versions"] if each["storage"]]
     resources = f"/apis/{spec['group']}/{version}/{spec['names']['plural']}"
-    await_value(lambda: api.find(resources) is not None, what=f"{definition} being served", timeout=60)
+    await_value(lambda: _answers(api, resources), what=f"{definition} being served", timeout=60)
+
+
+def _answers(api: Api, path: str) -> bool:
+    """Whether a list can be had; at first it is not known (404), or its storage is still being made (429)."""
+    try:
+        api.get(path, limit="1")
+    except ApiError as error:
+        if error.code in (404, 429, 503):
+            return False
+        raise
+    return True
 
 
 def pod_path(pod: Object) -> str:
