@@ -58,10 +58,12 @@ class Follower:
         return [phase for index, phase in enumerate(found) if index == 0 or phase != found[index - 1]]
 
     def _follow(self) -> None:
-        query = {"fieldSelector": f"metadata.name={self._name}", "timeoutSeconds": "7200"}
+        query = {"fieldSelector": f"metadata.name={self._name}"}
         while not self._ended.is_set():  # a watch may end at any time, and goes on where it ended
-            for change, manifest in self._api.watch(self._path, version=self._version, stop=self._ended.is_set, **query):
+            for change, manifest in self._api.watch(self._path, version=self._version, stop=self._ended.is_set, bookmarks=True, **query):
                 assert change != "ERROR", f"the watch has a gap: {manifest}"
                 self._version = manifest["metadata"]["resourceVersion"]
+                if change == "BOOKMARK":
+                    continue
                 self.seen.append(manifest)
                 self.gone = self.gone or change == "DELETED"

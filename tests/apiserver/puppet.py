@@ -6,8 +6,10 @@ here waits for anything but what the API server answers.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -138,6 +140,24 @@ class Puppet:
     def revive(self, node: str) -> None:
         """The node is ready. Nobody renews its lease: its controller calls it silent 20 s later."""
         self._condition(node, "True", "KubeletReady")
+
+    @contextlib.contextmanager
+    def heard(self, node: str) -> Iterator[None]:
+        """The node is ready, and says so again and again until the block ends, however long that takes on a busy machine."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(5):
+                self.revive(node)
+
+        self.revive(node)
+        thread = threading.Thread(target=beat, name=f"kubelet of {node}")
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def silence(self, node: str, pod: Object) -> None:
         """Nothing more is heard of the node: what its controller then writes to it and to its pod."""

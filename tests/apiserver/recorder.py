@@ -75,14 +75,16 @@ class Recorder:
 
     def _follow(self) -> None:
         while not self._ended.is_set():
-            # One watch for as long as any test lasts: a second one might begin where the server no longer remembers.
-            for change, job in self._api.watch(self._path, version=self._version, stop=self._ended.is_set, timeoutSeconds="7200"):
+            # A watch that ends goes on where it was; bookmarks keep that where the server still remembers.
+            for change, job in self._api.watch(self._path, version=self._version, stop=self._ended.is_set, bookmarks=True):
                 self._take(change, job)
 
     def _take(self, change: str, job: Object) -> None:
         if change == "ERROR":
             raise AssertionError(f"the recorder's watch has a gap: {job}")
         self._version = job["metadata"]["resourceVersion"]
+        if change == "BOOKMARK":
+            return
         uid, metadata = uid_of(job), job["metadata"]
         segment = (metadata.get("labels") or {}).get(SEGMENT_LABEL, "")
         seen = self._seen.setdefault(uid, Seen(uid, metadata["namespace"], metadata["name"], controller_of(job), segment))

@@ -57,10 +57,11 @@ def test_a_follower_whose_connection_breaks_hears_each_line_once(stage: Scene, k
     trial.submit()
     following = Shell(stage).begin("logs", "followed", "-f")
     try:
-        pod = stage.puppet.run(trial.await_pod())
+        pod = trial.await_pod()
         lines = [(f"2026-11-22T10:00:00.{number}Z", f"line {number}".encode()) for number in range(1, 10)]
         kubelet.broken = 4
-        kubelet.logs[key(pod)] = lines
+        kubelet.logs[key(pod)] = lines  # before it runs: a connection that breaks without a line is made again from the beginning
+        pod = stage.puppet.run(pod)
         await_value(lambda: any("sinceTime" in query for query in kubelet.asked), what="a connection that is made again", timeout=120)
         ending = threading.Thread(target=trial.succeed, args=(pod,))
         ending.start()

@@ -86,6 +86,8 @@ def test_a_description_reads_as_a_story_and_says_nothing_twice(stage: Scene) -> 
     trial.await_phase("Suspended")
     trial.edit(suspend=False)
     again = trial.run(2)
+    # An Event follows its status: an operator that dies between the two never tells it.
+    trial.await_that(lambda: [event["reason"] for event in told(stage, trial)].count("Training") == 2, "the Event of its second start")
     stage.operator.kill()
     stage.operator.start()
     stage.operator.advance(31)

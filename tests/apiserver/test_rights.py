@@ -19,6 +19,7 @@ from finetune_api import constants as c
 from scripts.render_chart import DIGEST
 from tests.apiserver import reporting
 from tests.apiserver.installation import JOBS, USERNAME, apply, install, path_of, rules_of, running_operator, uninstall
+from tests.apiserver.puppet import Puppet
 from tests.builders import job, stage
 from tests.cluster import Cluster, audit
 from tests.cluster.api import Api
@@ -164,21 +165,22 @@ def live(lives: Lives, limited: Lives, dead: str) -> None:
 def run_on_dead_node(lives: Lives, dead: str) -> None:
     """What the kubelet of that node had said of its pod before it fell silent."""
     pods = f"/api/v1/namespaces/{lives.namespace}/pods"
-    pod = await_value(
-        lambda: next(iter(lives.api.items(pods, fieldSelector=f"spec.nodeName={dead}")), None),
-        what="a pod on the dead node",
-        timeout=SECONDS,
-    )
-    now = pod["metadata"]["creationTimestamp"]
-    (container,) = pod["spec"]["containers"]
-    running = {"name": container["name"], "image": container["image"], "imageID": "", "ready": True, "restartCount": 0}
-    status = {
-        "phase": "Running",
-        "startTime": now,
-        "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}],
-        "containerStatuses": [{**running, "started": True, "state": {"running": {"startedAt": now}}}],
-    }
-    lives.api.patch(f"{pods}/{pod['metadata']['name']}/status", {"status": status})
+    with Puppet(lives.api).heard(dead):
+        pod = await_value(
+            lambda: next(iter(lives.api.items(pods, fieldSelector=f"spec.nodeName={dead}")), None),
+            what="a pod on the dead node",
+            timeout=SECONDS,
+        )
+        now = pod["metadata"]["creationTimestamp"]
+        (container,) = pod["spec"]["containers"]
+        running = {"name": container["name"], "image": container["image"], "imageID": "", "ready": True, "restartCount": 0}
+        status = {
+            "phase": "Running",
+            "startTime": now,
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}],
+            "containerStatuses": [{**running, "started": True, "state": {"running": {"startedAt": now}}}],
+        }
+        lives.api.patch(f"{pods}/{pod['metadata']['name']}/status", {"status": status})
 
 
 @contextlib.contextmanager

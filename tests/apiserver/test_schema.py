@@ -12,7 +12,7 @@ import pytest
 
 from finetune_api.kinds import FINE_TUNE_JOB, KINDS, RUNTIME, Kind
 from tests.builders import Document, edited, job, stage, suite
-from tests.cluster import Cluster
+from tests.cluster import Cluster, binaries
 from tests.cluster.api import ApiError
 from tests.manifests import BROKEN, BROKEN_RUNTIMES, CHANGES, VALID, VALID_RUNTIMES, Broken, Change
 from tests.manifests.runtimes import WHOLE
@@ -34,7 +34,7 @@ def named(document: Document, name: str) -> Document:
 
 def kubectl(cluster: Cluster, *words: str, documents: list[Document] | None = None) -> subprocess.CompletedProcess[str]:
     text = "".join(f"---\n{json.dumps(document)}\n" for document in documents) if documents is not None else None
-    command = ["kubectl", "--kubeconfig", str(cluster.kubeconfig), *words]
+    command = [str(binaries.resolve("kubectl")), "--kubeconfig", str(cluster.kubeconfig), *words]
     return subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=300)
 
 

@@ -111,19 +111,20 @@ def test_a_lost_node_is_given_up_and_the_attempt_repeated_elsewhere(own_stage: S
         node["metadata"] = {"name": name, "labels": {"kubernetes.io/hostname": name, "pool": stage.namespace}}
         stage.api.post(NODE.path(), node)
         nodes.append(name)
-        stage.puppet.revive(name)
 
     add_node(f"{stage.namespace}-a")
     stage.runtime("pool", nodeSelector={"pool": stage.namespace}, nodeLostAfterSeconds=60)
     trial = stage.trial("lost-node", runtime="pool")
-    pod = trial.start()
+    with stage.puppet.heard(nodes[0]):
+        pod = trial.start()
     stage.puppet.silence(nodes[0], pod)
     assert f"node {nodes[0]} says nothing more; if that lasts 60 s in all" in trial.await_waiting("NodeSilent")
     add_node(f"{stage.namespace}-b")
-    stage.operator.advance(61)
-    again = trial.run(2)
-    assert again["spec"]["nodeName"] == nodes[1]
-    trial.succeed(again)
+    with stage.puppet.heard(nodes[1]):
+        stage.operator.advance(61)
+        again = trial.run(2)
+        assert again["spec"]["nodeName"] == nodes[1]
+        trial.succeed(again)
     assert trial.attempts() == [(1, "NodeLost"), (2, "Succeeded")]
     assert trial.budgets() == [(0, 1)]
     assert pod["metadata"]["name"] not in [each["metadata"]["name"] for each in trial.pods()]

@@ -83,11 +83,13 @@ class Informer:
         version = ""
         while not self._ended.is_set():
             path = kind.path(self._namespace)
-            for change, manifest in self._cluster.api.watch(path, version=version, stop=self._ended.is_set, **selectors):
+            for change, manifest in self._cluster.api.watch(path, version=version, stop=self._ended.is_set, bookmarks=True, **selectors):
                 if change == "ERROR":
                     version = ""
                     break
                 version = manifest["metadata"]["resourceVersion"]  # a watch that ends goes on where it was
+                if change == "BOOKMARK":
+                    continue
                 with self._lock:
                     uid = manifest["metadata"]["uid"]
                     if change == "DELETED":

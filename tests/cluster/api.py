@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +22,10 @@ PATCHES = {
     "json": "application/json-patch+json",
     "apply": "application/apply-patch+yaml",
 }
+
+
+WATCH_SILENCE_SECONDS = 180
+"""After so long a connection is taken for dead: an API server sends a bookmark each minute or so."""
 
 
 class ApiError(Exception):
@@ -90,30 +96,25 @@ class Api:
         return answer.data.decode(errors="replace")
 
     def watch(
-        self, path: str, *, version: str = "", stop: Callable[[], bool] = lambda: False, **selectors: str
+        self, path: str, *, version: str = "", stop: Callable[[], bool] = lambda: False, bookmarks: bool = False, **selectors: str
     ) -> Iterator[tuple[str, Object]]:
-        """What is there (as ADDED), then each change as (type, object), until `stop` (asked each second) or the server ends it."""
+        """What is there (as ADDED), then each change as (type, object), until `stop` (asked often) or the server ends it.
+
+        bookmarks: yield those too, which tell no change, but a resourceVersion from which a later watch may begin.
+        """
         query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": "600", **selectors} | (
             {"resourceVersion": version} if version else {}
         )
-        while not stop():
-            with contextlib.suppress(urllib3.exceptions.ReadTimeoutError):  # a busy server takes longer to begin
-                answer = self._pool.request(
-                    "GET",
-                    self._server + path,
-                    fields=query,
-                    headers=self._headers,
-                    preload_content=False,
-                    timeout=urllib3.Timeout(10, read=1),
-                )
-                try:
-                    if answer.status >= 400:  # not served at this moment: a CRD is being changed, or the server is busy
-                        time.sleep(0.5)
-                        return
-                    yield from _events(answer, stop)
-                finally:
-                    answer.close()
+        timeout = urllib3.Timeout(10, read=WATCH_SILENCE_SECONDS)
+        answer = self._pool.request("GET", self._server + path, fields=query, headers=self._headers, preload_content=False, timeout=timeout)
+        try:
+            if answer.status >= 400:  # not served at this moment: a CRD is being changed, or the server is busy
+                time.sleep(0.5)
                 return
+            with _cut_when(stop, answer):
+                yield from (event for event in _events(answer) if bookmarks or event[0] != "BOOKMARK")
+        finally:
+            answer.close()
 
     def ready(self) -> bool:
         """Whether every part of the API server says that it is."""
@@ -143,17 +144,38 @@ class _NotFound(ApiError):
     pass
 
 
-def _events(answer: urllib3.BaseHTTPResponse, stop: Callable[[], bool]) -> Iterator[tuple[str, Object]]:
+def _events(answer: urllib3.BaseHTTPResponse) -> Iterator[tuple[str, Object]]:
+    """The events of a watch, until its connection ends, however it does."""
     waiting = b""
-    while not stop():
+    while True:
         try:
             piece = answer.read1(65536)
-        except urllib3.exceptions.ReadTimeoutError:
-            continue
+        except (urllib3.exceptions.ReadTimeoutError, urllib3.exceptions.ProtocolError):
+            return
         if not piece:
             return
         *lines, waiting = (waiting + piece).split(b"\n")
         for line in lines:
             event = json.loads(line)
-            if event["type"] != "BOOKMARK":
-                yield event["type"], event["object"]
+            yield event["type"], event["object"]
+
+
+@contextlib.contextmanager
+def _cut_when(stop: Callable[[], bool], answer: urllib3.BaseHTTPResponse) -> Iterator[None]:
+    """End an answer's connection once `stop` says so: whoever reads it may wait for a minute."""
+    over = threading.Event()
+    connected: socket.socket | None = getattr(answer.connection, "sock", None)
+
+    def cut() -> None:
+        while not over.wait(0.2):
+            if stop():
+                if connected is not None:
+                    with contextlib.suppress(OSError):  # it ended by itself
+                        connected.shutdown(socket.SHUT_RDWR)
+                return
+
+    threading.Thread(target=cut, name="watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()

@@ -147,7 +147,13 @@ class Cluster:
 
     def kubectl(self, *arguments: str | Path, given: str = "", user: Path | None = None) -> str:
         """What kubectl prints; a ClusterError with what it complained about where it fails."""
-        command = [str(binaries.resolve("kubectl")), "--kubeconfig", str(user or self.kubeconfig), *map(str, arguments)]
+        command = [
+            str(binaries.resolve("kubectl")),
+            *("--kubeconfig", str(user or self.kubeconfig)),
+            # The usual cache knows a cluster by its address, which an earlier one with other CRDs may have had.
+            *("--cache-dir", str(self.folder / "kubectl-cache")),
+            *map(str, arguments),
+        ]
         done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ClusterError(f"kubectl {' '.join(map(str, arguments))}: {done.stderr.strip()}")

@@ -12,7 +12,7 @@ from tests.cluster.api import Api, ApiError, Object
 T = TypeVar("T")
 
 
-def await_value(find: Callable[[], T | None], *, what: str, timeout: float = 60, every: float = 0.2) -> T:
+def await_value(find: Callable[[], T | None], *, what: str, timeout: float = 180, every: float = 0.2) -> T:
     """The first value that is true; an AssertionError that says `what` was awaited after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
@@ -31,11 +31,11 @@ def is_established(definition: Object) -> bool:
 def await_served(api: Api, definition: str) -> None:
     """Wait until the resources of this CRD can be asked for."""
     path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition}"
-    await_value(lambda: is_established(api.get(path)), what=f"{definition} being established", timeout=60)
+    await_value(lambda: is_established(api.get(path)), what=f"{definition} being established")
     spec = api.get(path)["spec"]
     (version,) = [each["name"] for each in spec["versions"] if each["storage"]]
     resources = f"/apis/{spec['group']}/{version}/{spec['names']['plural']}"
-    await_value(lambda: _answers(api, resources), what=f"{definition} being served", timeout=60)
+    await_value(lambda: _answers(api, resources), what=f"{definition} being served")
 
 
 def _answers(api: Api, path: str) -> bool:

@@ -53,7 +53,7 @@ def shared(folder: Path) -> Iterator[Shared]:
             **kept,
             "HF_ENDPOINT": endpoint,
             "HF_HOME": str(folder / "hub"),
-            "HF_HUB_ETAG_TIMEOUT": "2",
+            "HF_HUB_ETAG_TIMEOUT": "30",
             "HF_HUB_DISABLE_XET": "1",
             "OMP_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",

@@ -62,11 +62,11 @@ def test_a_restricted_pod_runs_logs_and_ends_with_its_code_and_message(node_clus
 
 
 def test_a_deleted_pod_is_told_to_stop_and_is_gone(node_cluster: Cluster, namespace: str, shell: str) -> None:
-    pod = running(
-        node_cluster, run(node_cluster, namespace, shell, "trap 'exit 75' TERM; sleep 1000 & wait", terminationGracePeriodSeconds=30)
-    )
+    script = "trap 'exit 75' TERM; echo ready; sleep 1000 & wait"
+    pod = running(node_cluster, run(node_cluster, namespace, shell, script, terminationGracePeriodSeconds=600))
+    await_value(lambda: "ready" in node_cluster.api.text(f"{pod_path(pod)}/log"), what="a pod that listens")
     node_cluster.api.delete(pod_path(pod))
-    await_value(lambda: node_cluster.api.find(pod_path(pod)) is None, what="the end of the deleted pod", timeout=20)
+    await_value(lambda: node_cluster.api.find(pod_path(pod)) is None, what="the end of the deleted pod, long before its grace is over")
 
 
 def test_memory_above_the_limit_is_the_kernels_kill(node_cluster: Cluster, namespace: str, shell: str) -> None:

@@ -56,8 +56,8 @@ class Bench:
     def race(self, rounds: int, batch: int) -> Race:
         """Plain Jobs and FineTuneJobs by turns, so many a batch; all end as soon as they can."""
         start, turns = audit.size(self.cluster.audit_log), []
-        for number in range(rounds):
-            plain = [plain_job(f"plain-{number}-{each}") for each in range(batch)]
+        for _ in range(rounds):
+            plain = [plain_job(f"plain-{self.made}-{each}") for each in range(batch)]
             first = self.plain.run(plain, patience=30 + PATIENCE * batch)
             turns.append((first, self.ours.run([fine_tune_job(name, ENDS) for name in self.names(batch)], patience=30 + PATIENCE * batch)))
         time.sleep(GRACE)

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import FrameType
 
 
 def main(mode: str, kind: str, config_path: str) -> int:
@@ -53,16 +52,18 @@ def main(mode: str, kind: str, config_path: str) -> int:
     def wait_for_sigterm(*, interrupts: int, answer: bool) -> int:
         """Have the parent interrupted once it listens, as Ctrl-C in its terminal would."""
 
-        def on_term(number: int, frame: FrameType | None) -> None:
-            if interrupts > 1:
-                os.kill(parent, signal.SIGINT)
-
-        signal.signal(signal.SIGTERM, on_term if answer else signal.SIG_DFL)
+        if answer:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # kept until it is asked for, however late that is
+        else:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         report(activity="train", stage="domain", done=3, total=40, percent=10)
         os.kill(parent, signal.SIGINT)
-        signal.pause()
-        if interrupts > 1:
+        while not answer:
             signal.pause()
+        for _ in range(interrupts):
+            signal.sigwait({signal.SIGTERM})
+            if interrupts > 1:
+                os.kill(parent, signal.SIGINT)
         return end("Stopped", 75, reason="Stopped", stage="domain", step=4, message="saved at step 4")
 
     match mode:

@@ -34,7 +34,7 @@ spec:
   evaluation:
     samples: {{count: 1, maxNewTokens: 4}}
     suites:
-    - {{name: words, objective: supervised, data: {{uri: "file://pairs.jsonl"}}, metrics: [loss]}}
+    - {{name: words, objective: supervised, data: {{uri: "file://words.jsonl"}}, metrics: [loss]}}
 """
 
 
@@ -44,7 +44,9 @@ def job(tmp_path: Path, tiny_llama: Path) -> Path:
     (tmp_path / "glosses.jsonl").write_text(
         "".join(json.dumps({"text": f"bird {i} is a small bird of the {i}th tree"}) + "\n" for i in rows)
     )
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps({"prompt": f"Define: bird {i}", "completion": "a bird"}) + "\n" for i in rows))
+    for name, count in (("pairs", 24), ("words", 500)):  # words: long enough that a signal always arrives while they are measured
+        pairs = ({"prompt": f"Define: bird {i}", "completion": "a bird"} for i in range(count))
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     path = tmp_path / "job.yaml"
     path.write_text(JOB.format(model=tiny_llama))
     return path

@@ -76,7 +76,7 @@ class Client:
             **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
             "HF_ENDPOINT": endpoint,
             "HF_HOME": str(self.cache),
-            "HF_HUB_ETAG_TIMEOUT": "2",
+            "HF_HUB_ETAG_TIMEOUT": "30",
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_OFFLINE": "1" if offline else "0",
         }
