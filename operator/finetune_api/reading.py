@@ -58,6 +58,10 @@ KINDS: Final[Mapping[What, tuple[str, ...]]] = {
 """The kinds of artifacts that each stands for."""
 
 
+NAMES: Final[Mapping[str, str]] = {"adapter": "adapter", "merged": "merged", "modelCard": "README.md", "report": "report.html"}
+"""What each kind of artifact is called in the folder of the artifacts: the first two are folders."""
+
+
 class ReadRequest(WireModel):
     """The annotation finetune.dev/read of a FineTuneJob. Nothing in it is a path or a name: an id, a word and a number."""
 
@@ -81,6 +85,12 @@ class ReadRequest(WireModel):
     @property
     def text(self) -> str:
         return self.model_dump_json()
+
+
+def request_id(text: str) -> str:
+    """The id under which an annotation is answered: the request's own, or, of a text that is no request, a hash, so that it is refused once."""
+    request = ReadRequest.read(text)
+    return request.id if request is not None else hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 class Reading(WireModel):

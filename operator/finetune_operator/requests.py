@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from finetune_api.constants import READ_ANNOTATION
-from finetune_api.reading import ReadRequest
+from finetune_api.reading import request_id
 from finetune_operator.model import Manifest
 
 
@@ -13,12 +11,6 @@ def request_text(job: Manifest) -> str | None:
     """The annotation as it stands, None where there is none."""
     text = (job["metadata"].get("annotations") or {}).get(READ_ANNOTATION)
     return str(text) if text else None
-
-
-def request_id(text: str) -> str:
-    """The request's own id; of a text that is no request a hash, so that it is refused once, and not at each look."""
-    request = ReadRequest.read(text)
-    return request.id if request is not None else hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def is_served(job: Manifest) -> bool:

@@ -20,6 +20,7 @@ from finetune_api.reading import (
     MAX_LOG_BYTES,
     MAX_READ_BYTES,
     MIB,
+    NAMES,
     SLICE_BYTES,
     FileEntry,
     Reading,
@@ -35,8 +36,6 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.export.place import measured, output_place
 from finetune_trainer.run_folder import RunFolder
 
-NAMES: Final = {"adapter": "adapter", "merged": "merged", "modelCard": "README.md", "report": "report.html"}
-"""What each kind of artifact is called in the folder of the artifacts."""
 _LOG: Final = re.compile(r"(\d+)-[a-z]+\.log")
 CHANGED_HINT: Final = "Somebody changed or removed it on the volume. status.artifacts says where it was and what hash it had."
 

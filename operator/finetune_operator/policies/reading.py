@@ -12,14 +12,14 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from finetune_api.constants import MAX_MESSAGE, READ_ANNOTATION
-from finetune_api.reading import KINDS, MAX_READ_BYTES, MIB, SLICES_A_JOB, ReadRequest, What, asked_for, part_of, slices_of
+from finetune_api.reading import KINDS, MAX_READ_BYTES, MIB, SLICES_A_JOB, ReadRequest, What, asked_for, part_of, request_id, slices_of
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
 from finetune_api.v1alpha1.status import Artifact
 from finetune_operator.model import Create, Note, Observed, Severity
 from finetune_operator.names import read_job_name
 from finetune_operator.policies.accepted import read
 from finetune_operator.policies.runtime import recorded
-from finetune_operator.requests import is_served, request_id, request_text
+from finetune_operator.requests import is_served, request_text
 from finetune_operator.resources.job import JobParts
 from finetune_operator.resources.reading import build_read_job
 from finetune_operator.snapshot import RuntimeSnapshot
