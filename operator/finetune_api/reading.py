@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -107,6 +107,17 @@ def asked_for(what: What, artifacts: Iterable[Artifact]) -> list[Artifact]:
     """The artifacts that are meant, in the order of their kinds."""
     found = list(artifacts)
     return [artifact for kind in KINDS[what] for artifact in found if artifact.kind == kind]
+
+
+def artifacts_of(status: Mapping[str, Any]) -> list[Artifact]:
+    """What a job's status says was published; what does not read as an artifact (of a newer version, say) is left out."""
+    found = []
+    for document in status.get("artifacts") or []:
+        try:
+            found.append(Artifact.model_validate(document, extra="ignore"))
+        except ValidationError:
+            continue
+    return found
 
 
 def slices_of(size: int) -> int:

@@ -25,6 +25,7 @@ from finetune_api.reading import (
     ReadRequest,
     Slice,
     What,
+    artifacts_of,
     asked_for,
     digest_of,
     part_of,
@@ -105,7 +106,7 @@ def readable(job: Job, what: What) -> list[Artifact]:
             f"{job.name} has not ended yet: it is {stands}",
             f"Wait for it: finetune wait {job.name}; what it writes: finetune logs {job.name}",
         )
-    published = job.status.artifacts
+    published = artifacts_of(job.raw_status)
     wanted = asked_for(what, published)
     if KINDS[what] and not wanted:
         if job.failed:
@@ -179,6 +180,7 @@ class _Part:
     async def take(self, timeout: float | None) -> None:
         """Ask, and write each slice as soon as its container has ended; withdraw the request, however that ends."""
         try:
+            await self._pod()  # who may not see it learns that before a pod is made
             async with asyncio.timeout(timeout) as patience, self._asked():
                 for container in self._containers:
                     found = await self._slice(container)

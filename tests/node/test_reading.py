@@ -29,7 +29,7 @@ def left(installed: Platform) -> Job:
     installed.await_order()
     for role in ("view", "edit"):
         apply(installed.cluster.api, binding(role))
-    job = Job.submit(installed, manifest("readable", steps=4))
+    job = Job.submit(installed, manifest("readable", steps=4, evaluation={"baseline": False}))
     job.await_phase("Succeeded", 2 * PATIENCE)
     await_value(lambda: finetune(job, "get").returncode == 0, what="the reader's rights", timeout=PATIENCE)
     return job

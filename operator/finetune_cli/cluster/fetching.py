@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from finetune_api.constants import ExitCode
-from finetune_api.reading import NAMES, What
+from finetune_api.reading import NAMES, What, artifacts_of
 from finetune_cli.cluster.session import Target, converse
 from finetune_cli.cluster.words import one_line, safe_line, seconds_of
 from finetune_cli.errors import CommandError
@@ -54,7 +54,7 @@ def get_model(
 ) -> int:
     """Bring the adapter, or the merged model, and print the folder and its hash. Raises CommandError."""
     fetched = _fetch(target, name, What(kind), folder, options, stderr)
-    published = next(artifact for artifact in fetched.job.status.artifacts if artifact.kind == kind)
+    published = next(artifact for artifact in artifacts_of(fetched.job.raw_status) if artifact.kind == kind)
     count = len(fetched.files)
     files = f"{count} {'file' if count == 1 else 'files'}, {size(fetched.bytes)}"
     print(f"{shown(folder.absolute())}: {kind} of {name}, {files}, sha256 {published.sha256} as published", file=stdout)

@@ -32,9 +32,9 @@ def after_finish(seen: Observed) -> Decision:
     if answer is None:
         return Decision(status=status, requeue_after=left)
     if answer.status is None:
-        return Decision(status=status, requeue_after=min(answer.requeue_after or math.inf, left if left is not None else math.inf))
+        return Decision(answer.actions, status, requeue_after=min(answer.requeue_after or math.inf, left if left is not None else math.inf))
     return Decision(
-        actions=(answer.create,) if answer.create is not None else (),
+        actions=answer.actions,
         status={**status, "lastRead": answer.status},
         notes=(answer.note,) if answer.note is not None else (),
         requeue_after=left,

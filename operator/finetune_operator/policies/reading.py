@@ -9,13 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import ValidationError
-
-from finetune_api.constants import MAX_MESSAGE, READ_ANNOTATION
-from finetune_api.reading import KINDS, MAX_READ_BYTES, MIB, SLICES_A_JOB, ReadRequest, What, asked_for, part_of, request_id, slices_of
+from finetune_api.constants import MAX_MESSAGE, READ_ANNOTATION, READ_SECONDS
+from finetune_api.reading import (
+    KINDS,
+    MAX_READ_BYTES,
+    MIB,
+    SLICES_A_JOB,
+    ReadRequest,
+    What,
+    artifacts_of,
+    asked_for,
+    part_of,
+    request_id,
+    slices_of,
+)
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
 from finetune_api.v1alpha1.status import Artifact
-from finetune_operator.model import Create, Note, Observed, Severity
+from finetune_operator.model import Create, Delete, Manifest, Note, Observed, Severity
 from finetune_operator.names import read_job_name
 from finetune_operator.policies.accepted import read
 from finetune_operator.policies.runtime import recorded
@@ -23,7 +33,7 @@ from finetune_operator.requests import is_served, request_text
 from finetune_operator.resources.job import JobParts
 from finetune_operator.resources.reading import build_read_job
 from finetune_operator.snapshot import RuntimeSnapshot
-from finetune_operator.views import holds
+from finetune_operator.views import holds, parse_time
 
 MOST_AT_ONCE: Final = 4
 """Reading Jobs of one FineTuneJob that are at work: a request beyond them waits."""
@@ -38,7 +48,7 @@ class Answer:
 
     status: dict[str, Any] | None = None
     note: Note | None = None
-    create: Create | None = None
+    actions: tuple[Create | Delete, ...] = ()
     requeue_after: float | None = None
 
 
@@ -58,15 +68,17 @@ def answer_request(seen: Observed) -> Answer | None:
     name = read_job_name(metadata["name"], metadata["uid"], request.id)
     if any(reader["metadata"]["name"] == name for reader in seen.readers):  # made, and then the operator was ended
         return _served(request, name)
-    if sum(_at_work(reader) for reader in seen.readers) >= MOST_AT_ONCE:
-        return Answer(requeue_after=LOOK_AGAIN_SECONDS)
+    at_work = [reader for reader in seen.readers if _at_work(reader)]
+    left = tuple(Delete("Job", reader["metadata"]["name"], reader["metadata"]["uid"]) for reader in at_work if _is_left(seen, reader))
+    if len(at_work) - len(left) >= MOST_AT_ONCE:
+        return Answer(actions=left, requeue_after=LOOK_AGAIN_SECONDS)
     made = _job(seen, request)
-    return _refused(request.id, made) if isinstance(made, str) else _served(request, name, made)
+    return _refused(request.id, made) if isinstance(made, str) else _served(request, name, *left, made)
 
 
 def _job(seen: Observed, request: ReadRequest) -> Create | str:
     """The Job for a request, or why there is none."""
-    artifacts, job, snapshot = _artifacts(seen), read(seen.job), recorded(seen)
+    artifacts, job, snapshot = artifacts_of(seen.job.get("status") or {}), read(seen.job), recorded(seen)
     if job is None or snapshot is None:
         return "it is not known in what the job ran: read its files where they lie (status.artifacts)"
     problem = _unreadable(request, artifacts) or _claim_problem(seen, request, job, snapshot)
@@ -102,26 +114,21 @@ def _claim_problem(seen: Observed, request: ReadRequest, job: FineTuneJob, snaps
     return ""
 
 
-def _artifacts(seen: Observed) -> list[Artifact]:
-    """What the status says was published; what does not read as an artifact was not written by us."""
-    found = []
-    for document in (seen.job.get("status") or {}).get("artifacts") or []:
-        try:
-            found.append(Artifact.model_validate(document))
-        except ValidationError:
-            continue
-    return found
-
-
-def _served(request: ReadRequest, name: str, create: Create | None = None) -> Answer:
+def _served(request: ReadRequest, name: str, *actions: Create | Delete) -> Answer:
     part = f", part {request.part}" if request.part > 1 else ""
     note = Note(Severity.NORMAL, EVENT, f"Job {name} reads what was asked for: {request.what.value}{part}")
-    return Answer({"id": request.id, "job": name}, note, create)
+    return Answer({"id": request.id, "job": name}, note, actions)
 
 
 def _refused(identity: str, message: str) -> Answer:
     return Answer({"id": identity, "message": message[:MAX_MESSAGE]}, Note(Severity.WARNING, REFUSED_EVENT, message))
 
 
-def _at_work(reader: Any) -> bool:
+def _is_left(seen: Observed, reader: Manifest) -> bool:
+    """Whether a queue holds it, and whoever asked has gone long ago: the time of a Job that does not run never ends."""
+    created = parse_time(reader["metadata"].get("creationTimestamp"))
+    return created is not None and (seen.now - created).total_seconds() > 2 * READ_SECONDS
+
+
+def _at_work(reader: Manifest) -> bool:
     return not (reader["metadata"].get("deletionTimestamp") or holds(reader, "Complete") or holds(reader, "Failed"))

@@ -200,9 +200,10 @@ class Cluster:
             self.overwrite, text = None, self.overwrite or text
             self.found = {**self.found, "metadata": {**self.found["metadata"], "annotations": {c.READ_ANNOTATION: text} if text else {}}}
         if path.endswith("/pods"):
-            self.looks += 1
-            last = next(text for text in reversed(self.asked) if text)
-            return 200, {"items": self.pods(cast(ReadRequest, ReadRequest.read(last))), "metadata": {}}
+            self.looks += bool(self.asked)
+            last = next((text for text in reversed(self.asked) if text), None)
+            asked = ReadRequest.read(last) if last and self.asked[-1] else None
+            return 200, {"items": self.pods(asked) if asked is not None else [], "metadata": {}}
         return 200, self.found
 
     @asynccontextmanager

@@ -216,6 +216,19 @@ def test_no_more_than_four_read_at_once() -> None:
     assert world.status["lastRead"]["id"] == ID
 
 
+def test_what_a_queue_holds_for_somebody_who_has_gone_is_deleted() -> None:
+    world = ended(World(job(), runtime(queueName="team")))
+    for number in range(4):
+        ask(world, request(identity=f"0000000{number}"))
+    assert reader(world, "00000000")["spec"]["suspend"] is True
+    world.seconds += 601
+    ask(world, request())
+    assert [name[-8:] for name, each in world.jobs.items() if each["metadata"].get("deletionTimestamp")] == [
+        f"0000000{n}" for n in range(4)
+    ]
+    assert world.status["lastRead"]["id"] == ID
+
+
 def test_a_job_at_work_is_not_read_until_it_has_ended() -> None:
     world = World()
     world.job["metadata"]["annotations"] = {c.READ_ANNOTATION: request("logs")}
