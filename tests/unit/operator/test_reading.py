@@ -12,6 +12,7 @@ from finetune_api.reading import SLICE_BYTES, What
 from finetune_api.wire import TrainerConfig
 from finetune_operator.index import is_settled
 from finetune_operator.model import Refusal
+from tests.apiserver.invariants import Granted, violations
 from tests.unit.operator.worlds import World, job, result, runtime
 
 DIGEST = "b" * 64
@@ -116,6 +117,15 @@ def test_the_pod_reads_one_claim_and_can_nothing_else() -> None:
     assert told.reading is not None
     assert (told.reading.what, told.reading.first, told.secret_files) == (What.ADAPTER, 0, {})
     assert [(each.kind, each.sha256) for each in told.reading.artifacts] == [("adapter", DIGEST)]
+
+
+@pytest.mark.parametrize("what", ["adapter", "report", "logs"])
+def test_a_reading_job_has_nothing_that_its_job_could_not_give_it(what: str) -> None:
+    """Judged as the escalations are (tests/apiserver)."""
+    world = ended()
+    ask(world, request(what))
+    granted = Granted(runtime(), secrets=frozenset(), claims=frozenset({"runs"}), read_only=frozenset())
+    assert list(violations(reader(world), world.job, granted)) == []
 
 
 @pytest.mark.parametrize(("what", "claim", "path"), [("adapter", "mine", "/finetune/claims/out"), ("logs", "runs", c.RUN_STORAGE)])
