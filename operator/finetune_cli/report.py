@@ -17,7 +17,7 @@ from finetune_cli.run_folder import RunFolder
 
 REPORT = (sys.executable, "-m", "finetune_trainer.report")
 _LOG_LINES = 5
-_JOB_NAME = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+_JOB_NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 
 
 def report(
