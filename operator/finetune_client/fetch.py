@@ -189,7 +189,7 @@ class _Part:
                     if timeout is not None:
                         patience.reschedule(asyncio.get_running_loop().time() + timeout)
         except TimeoutError as error:
-            hint = "Is the operator there (finetune describe), and may a pod start in this namespace? --timeout waits longer."
+            hint = "Is the operator there (finetune describe), and may a pod start in this namespace? Mend that, and ask again."
             raise WaitTimeout(f"{self._job.name} was not read within {timeout:g} s: {self._waits}", hint, self._job) from error
 
     @asynccontextmanager
