@@ -110,7 +110,7 @@ def staging(folder: Path, *, force: bool) -> Iterator[Staging]:
     """
     try:
         if folder.is_dir():
-            for left in folder.glob(f"{_PART}*"):  # of a process that was killed
+            for left in filter(_is_left, folder.glob(f"{_PART}*")):
                 shutil.rmtree(left, ignore_errors=True)
             if not force and any(folder.iterdir()):
                 raise Unwritable(
@@ -118,6 +118,7 @@ def staging(folder: Path, *, force: bool) -> Iterator[Staging]:
                 )
         elif folder.exists():
             raise Unwritable(f"{folder} is a file", "Name a folder.")
+        new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         root = folder / f"{_PART}{os.getpid()}"
         root.mkdir()
@@ -128,8 +129,19 @@ def staging(folder: Path, *, force: bool) -> Iterator[Staging]:
         yield made
     finally:
         made.close()
-        if not any(folder.iterdir()):
+        if new and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _is_left(root: Path) -> bool:
+    """Whether the process that wrote there was killed: another one may be at work beside this one."""
+    try:
+        os.kill(int(root.name.removeprefix(_PART)), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return True
+    except PermissionError:
+        pass
+    return False
 
 
 def _checked(files: list[FileEntry]) -> tuple[FileEntry, ...]:

@@ -143,8 +143,13 @@ def test_what_is_broken_off_leaves_nothing(tmp_path: Path) -> None:
         staged.take(sliced(ADAPTER, 3000)[0])
         raise KeyboardInterrupt
     assert not folder.exists()
-    (folder / ".finetune-part-1").mkdir(parents=True)  # of a process that was killed
+    (folder / f".finetune-part-{2**30}").mkdir(parents=True)  # of a process that was killed
+    with staging(folder, force=False):
+        pass
+    assert list(folder.iterdir()) == [], "a folder that was there stays"
     with staging(folder, force=False) as staged:
+        with pytest.raises(Unwritable, match="is not empty"), staging(folder, force=False):
+            pass
         staged.take(sliced({"x": b"1"})[0])
         staged.commit()
     assert [path.name for path in folder.iterdir()] == ["x"]
