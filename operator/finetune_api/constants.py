@@ -24,6 +24,12 @@ DEFAULT_RUNTIME_ANNOTATION: Final = f"{GROUP}/default-runtime"
 TRAINER_CONFIG_ANNOTATION: Final = f"{GROUP}/trainer-config"
 RUNTIME_SNAPSHOT_ANNOTATION: Final = f"{GROUP}/runtime-snapshot"
 PROGRESS_CA_ANNOTATION: Final = f"{GROUP}/progress-ca"
+READ_ANNOTATION: Final = f"{GROUP}/read"
+"""On a FineTuneJob that has ended: a request to read what it left on its volume. The one annotation of a job that the operator looks at."""
+READ_LABEL: Final = f"{GROUP}/read"
+"""On a reading Job and its pod: the request's id."""
+READ_SECONDS: Final = 300
+"""How long a reading Job may take, and how long its pod's logs are there afterwards."""
 PROGRESS_AUDIENCE: Final = f"{GROUP}/progress"
 """Of the tokens with which pods report to the operator; the API server takes them for nothing else."""
 PROGRESS_TOKEN_SECONDS: Final = 3600

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from finetune_api.base import WireModel
 from finetune_api.constants import ClusterReason, ExitCode, Reason
+from finetune_api.reading import Reading
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
 from finetune_api.v1alpha1.status import Artifact, EvaluationStatus, Provenance, StageStatus
 
@@ -80,6 +81,8 @@ class TrainerConfig(WireModel):
     """What is left between SIGTERM and SIGKILL."""
     pod: PodConfig | None = None
     """None in a local run."""
+    reading: Reading | None = None
+    """What a pod prints that a user asked for; None in all others."""
 
 
 class Activity(StrEnum):

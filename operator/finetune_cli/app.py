@@ -12,12 +12,13 @@ from typing import Annotated, Literal
 import typer
 
 from finetune_cli.cluster.commands import add_to, examples
+from finetune_cli.cluster.options import Context, Force, Kubeconfig, Namespace, Patience, Quiet
 
 EXIT_CODES = (
     (0, "success"),
     (1, "anything else; the log in the run folder has the details"),
     (2, "the command was misspelt: an unknown option or command"),
-    (3, "a job on the cluster failed, or ended without what was waited for"),
+    (3, "a job on the cluster failed, or does not have what was waited or asked for"),
     (4, "the time that was given is over"),
     (5, "there is no such job on the cluster, or it was deleted"),
     (6, "the cluster forbids it, or does not know these credentials"),
@@ -146,15 +147,43 @@ def plan(
     show(RunRequest(manifest=manifest, run_folder=run_folder, mounts=pairs("--mount", mount or []), threads=threads), output)
 
 
-@app.command(epilog=examples("finetune report runs/my-job --open", "finetune report my-job"))
+@app.command(
+    epilog=examples(
+        "finetune report runs/my-job --open", "finetune report my-job", "finetune report support-intents -n team-a --dir reports/support"
+    )
+)
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder, or its name below runs/.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run folder, its name below runs/, or a job on the cluster.")],
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    folder: Annotated[
+        Path | None, typer.Option("--dir", metavar="DIR", help="Of a job on the cluster: where its files go. Default: RUN-report.")
+    ] = None,
+    force: Force = False,
+    timeout: Patience = "5m",
+    quiet: Quiet = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Write the report of a run (one HTML file, without a network) and print its path."""
-    from finetune_cli.report import report as work
+    """Write the report of a run here, or bring that of a job on the cluster with its model card; print the paths.
 
-    raise typer.Exit(work(run, open_it=open_it))
+    The report is one HTML file that needs no network. RUN is a run here where it is a path, or a folder of this name is here or below runs/;
+    else, and always with --dir, -n, --context or --kubeconfig, it is a job on the cluster, which must have succeeded. Its report comes as a
+    model does with `finetune get-model`.
+    """
+    from finetune_cli.report import is_here, there
+    from finetune_cli.report import report as here
+
+    on_cluster = any(given is not None for given in (folder, namespace, context, kubeconfig))
+    if is_here(run, on_cluster=on_cluster):
+        raise typer.Exit(here(Path(run), open_it=open_it))
+    with there(run, on_cluster=on_cluster) as opens:
+        from finetune_cli.cluster.fetching import Options
+        from finetune_cli.cluster.fetching import report as fetch
+        from finetune_cli.cluster.session import Target
+
+        target = Target(kubeconfig, context, namespace)
+        raise typer.Exit(fetch(target, run, folder, Options(force, timeout, quiet), open_it=opens if open_it else None))
 
 
 add_to(app)

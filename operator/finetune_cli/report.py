@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from finetune_api.constants import ExitCode
-from finetune_cli.errors import CommandError
+from finetune_cli.errors import ClusterExit, CommandError
 from finetune_cli.run_folder import RunFolder
 
 REPORT = (sys.executable, "-m", "finetune_trainer.report")
 _LOG_LINES = 5
+_JOB_NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 
 
 def report(
@@ -39,9 +42,31 @@ def report(
             exit_code=ExitCode.INTERNAL,
         )
     print(path, file=stdout)
-    if open_it and not (open_url or _browser)(path.as_uri()):
+    if open_it and not (open_url or browser)(path.as_uri()):
         print("No browser could be started here: open the file above in one.", file=stderr)
     return ExitCode.SUCCESS
+
+
+def is_here(run: str, *, on_cluster: bool) -> bool:
+    """Whether a run on this machine is meant, and not a job on a cluster. on_cluster: an option was given that only the latter has."""
+    if on_cluster:
+        return False
+    return re.fullmatch(_JOB_NAME, run) is None or any(folder.exists() for folder in (Path(run), Path("runs") / run))
+
+
+@contextmanager
+def there(run: str, *, on_cluster: bool) -> Iterator[Callable[[str], bool]]:
+    """Ask a cluster, and say that there is no run here either, where nothing said that a cluster was meant. Gives what opens a report."""
+    try:
+        yield browser
+    except CommandError as error:
+        if on_cluster or error.exit_code not in (ClusterExit.UNREACHABLE, ClusterExit.NOT_FOUND, ClusterExit.NOT_INSTALLED):
+            raise
+        raise CommandError(
+            f"there is no run folder {run}, and no job: {error.message}",
+            hint=f"{_others()}. {error.hint}".strip(),
+            exit_code=error.exit_code,
+        ) from error
 
 
 def find(run: Path) -> Path:
@@ -71,7 +96,7 @@ def _write(folder: RunFolder, command: Sequence[str]) -> Path:
     return path.absolute()
 
 
-def _browser(url: str) -> bool:
+def browser(url: str) -> bool:
     import webbrowser
 
     return webbrowser.open(url)

@@ -15,8 +15,11 @@ from finetune_client.errors import (
     ServerTrouble,
     Unauthorized,
     Unreachable,
+    Unreadable,
+    Unwritable,
     WaitTimeout,
 )
+from finetune_client.fetch import Fetched, Transfer
 from finetune_client.objects import Event, Job, LogLine
 from finetune_client.sync import Client
 
@@ -30,6 +33,7 @@ __all__ = [
     "ConfigError",
     "Conflict",
     "Event",
+    "Fetched",
     "Forbidden",
     "Invalid",
     "Job",
@@ -39,7 +43,10 @@ __all__ = [
     "NotFound",
     "OperatorMissing",
     "ServerTrouble",
+    "Transfer",
     "Unauthorized",
     "Unreachable",
+    "Unreadable",
+    "Unwritable",
     "WaitTimeout",
 ]

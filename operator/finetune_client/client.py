@@ -18,9 +18,11 @@ from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, Self
 
 from finetune_api import constants as c
+from finetune_api.reading import What
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
 from finetune_client import access, logs
 from finetune_client.errors import ClientError, JobEnded, NotFound, WaitTimeout
+from finetune_client.fetch import Fetched, Transfer, fetch
 from finetune_client.objects import Event, Job, LogLine, without_what_the_server_writes
 from finetune_client.transport import Body, Transport
 from finetune_client.watch import Change, Kind, Trouble, list_all, unheard, watch
@@ -282,6 +284,31 @@ class AsyncClient:
                     return
                 await asyncio.sleep(LOOK_SECONDS)
 
+    async def fetch(
+        self,
+        name: str,
+        what: What | str,
+        folder: Path | str,
+        *,
+        namespace: str | None = None,
+        force: bool = False,
+        timeout: float | None = 300,
+        seen: Callable[[Transfer], None] = lambda transfer: None,
+    ) -> Fetched:
+        """Bring what a job that has ended left: its report (with the model card), adapter, merged model, or logs. Verified by sha256.
+
+        The operator has a pod read it, so nobody needs a right to make one. force: into a folder that is not empty. timeout: seconds without
+        anything new. seen: hears how far it is.
+
+        Raises:
+            Unreadable: The job has not ended or did not publish it, or it is gone from the volume, or too large.
+            Unwritable: The folder is not empty, or can't be written.
+            WaitTimeout: Nothing came in time; the message says what it waits for.
+        """
+        job = await self.get(name, namespace=namespace)
+        path, _ = await self._job(name, namespace)
+        return await fetch(self._transport, path, job, What(what), Path(folder), force=force, timeout=timeout, seen=seen)
+
     # Inside
 
     async def _document(self, manifest: Manifest, namespace: str | None) -> dict[str, Any]:
@@ -358,5 +385,5 @@ def _why(job: Job) -> str:
 
 def _no_pod(job: Job) -> str:
     if job.finished:
-        return "Its pods are gone; their logs lie in the run folder, below logs/, and the end of a failed one in status.failure (finetune describe)."
+        return 'Its pods are gone. Their logs lie in the run folder: `finetune logs`, or fetch(…, "logs", folder), has them read there.'
     return f"It is {job.phase or 'not looked at by an operator yet'}{f': {job.says}' if job.says else ''}. With --follow (follow=True) it is waited for."

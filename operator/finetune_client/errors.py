@@ -12,6 +12,8 @@ ClientError
 ├── Conflict            409: another manager owns a field, or the object changed in between
 │   └── AlreadyExists   409 at a create
 ├── Invalid             400, 422: the object is refused; `causes` names the fields
+├── Unreadable          what a job left can't be read: it has not ended, did not publish it, or it is gone from the volume
+├── Unwritable          what was read can't be written here: the folder is not empty, or the disk is full
 ├── JobEnded            what was waited for will not come any more; `job` is how it ended
 └── WaitTimeout         it did not come in the time that was given; `job` is how it stood
 """
@@ -85,6 +87,14 @@ class Invalid(ClientError):
     def __init__(self, message: str, hint: str = "", causes: Sequence[Cause] = ()) -> None:
         super().__init__(message, hint)
         self.causes = tuple(causes)
+
+
+class Unreadable(ClientError):
+    pass
+
+
+class Unwritable(ClientError):
+    pass
 
 
 class JobEnded(ClientError):

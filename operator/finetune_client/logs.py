@@ -15,7 +15,8 @@ from finetune_client.watch import list_all
 
 LONGEST_LINE: Final = 64 * 1024
 """Bytes of a line that are kept; what is longer is cut, and says so."""
-REPORT_SEGMENT: Final = "report"
+NO_TRAINERS: Final = ("report", "read")
+"""Segments of pods that only read."""
 PAUSE_SECONDS: Final = 1.0
 
 
@@ -35,10 +36,10 @@ def pods_path(namespace: str) -> str:
 
 
 async def pods(transport: Transport, namespace: str, uid: str) -> list[Mapping[str, Any]]:
-    """The pods of a job that are still there, oldest first; without those that only read a result."""
+    """The pods of a job that are still there, oldest first; without those that only read."""
     query = {"labelSelector": f"{c.JOB_UID_LABEL}={uid}"}
     found, _ = await list_all(transport, pods_path(namespace), what=f"pods in the namespace {namespace}", query=query)
-    trained = [pod for pod in found if _labels(pod).get(c.SEGMENT_LABEL) != REPORT_SEGMENT]
+    trained = [pod for pod in found if _labels(pod).get(c.SEGMENT_LABEL) not in NO_TRAINERS]
     return sorted(trained, key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"]))
 
 

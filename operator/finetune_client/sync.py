@@ -12,10 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from finetune_api.reading import What
 from finetune_client.client import Applied, AsyncClient, JobChange, Manifest
+from finetune_client.fetch import Fetched, Transfer
 from finetune_client.objects import Event, Job, LogLine
 
 T = TypeVar("T")
+CANCEL_SECONDS = 15.0
 
 
 class Client:
@@ -110,12 +113,35 @@ class Client:
         """See AsyncClient.logs."""
         return self._iterate(self._client.logs(name, namespace=namespace, follow=follow, every=every, tail=tail))
 
+    def fetch(
+        self,
+        name: str,
+        what: What | str,
+        folder: Path | str,
+        *,
+        namespace: str | None = None,
+        force: bool = False,
+        timeout: float | None = 300,
+        seen: Callable[[Transfer], None] = lambda transfer: None,
+    ) -> Fetched:
+        """See AsyncClient.fetch. `seen` is called from the client's thread."""
+        return self._run(self._client.fetch(name, what, folder, namespace=namespace, force=force, timeout=timeout, seen=seen))
+
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        ended = threading.Event()
+
+        async def whole() -> T:
+            try:
+                return await work
+            finally:
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(whole(), self._loop)
         try:
             return future.result()
         except BaseException:
             future.cancel()  # Ctrl-C: the thread must not go on waiting
+            ended.wait(CANCEL_SECONDS)  # and what it takes back must not be cut short
             raise
 
     def _iterate(self, generator: AsyncGenerator[T, None]) -> Iterator[T]:

@@ -21,6 +21,8 @@ import orjson
 from finetune_api import constants as c
 from finetune_operator.kinds import FINE_TUNE_JOB, JOB, POD, Kind, controller_of, is_terminating, job_uid_label, key_of, uid_of, version_of
 from finetune_operator.model import Key, Manifest
+from finetune_operator.names import is_reader
+from finetune_operator.requests import is_served
 
 WATCHED = (FINE_TUNE_JOB, JOB, POD)
 HEAVY_ANNOTATIONS = frozenset({c.TRAINER_CONFIG_ANNOTATION, c.PROGRESS_CA_ANNOTATION, "kubectl.kubernetes.io/last-applied-configuration"})
@@ -184,17 +186,17 @@ class Index:
 
 
 def is_settled(job: Manifest) -> bool:
-    """Whether a FineTuneJob has ended, says so for its present spec, and is not to be deleted by itself."""
+    """Whether a FineTuneJob has ended, says so for its present spec, is not to be deleted by itself, and nobody asks to read it."""
     status = job.get("status") or {}
     finished = any(item.get("type") == "Finished" and item.get("status") == "True" for item in status.get("conditions") or [])
     current = status.get("observedGeneration") == job["metadata"].get("generation")
-    return finished and current and job["spec"].get("ttlSecondsAfterFinished") is None
+    return finished and current and job["spec"].get("ttlSecondsAfterFinished") is None and is_served(job)
 
 
 def is_live(kind: Kind, manifest: Manifest) -> bool:
-    """Whether a Job or pod still does, or may do, something."""
+    """Whether a Job or pod still does, or may do, something for the job; one that only reads what a user asked for does not."""
     status = manifest.get("status") or {}
-    if is_terminating(manifest):
+    if is_terminating(manifest) or is_reader(manifest["metadata"]["name"]):
         return False
     if kind is POD:
         return status.get("phase") not in ("Succeeded", "Failed")

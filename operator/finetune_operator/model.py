@@ -77,6 +77,8 @@ class Observed:
     now: datetime
     orphans: tuple[Manifest, ...] = ()
     """batch/v1 Jobs with this job's uid in the label, but without a controller (orphaned by hand): deleted, and waited for."""
+    readers: tuple[Manifest, ...] = ()
+    """batch/v1 Jobs of ours that read what a user asked for. They are no attempts; their pods are not among `pods`."""
     claim: Manifest | None = None
     """The claim that the operator made for the run folder, where there is one."""
     runtimes: tuple[Manifest, ...] | None = None

@@ -12,6 +12,9 @@ from finetune_operator.model import Manifest
 
 REPORT = "report"
 """The segment word of the Job that reads a long result."""
+READ = "read"
+"""The segment word of a Job that reads what a user asked for."""
+_READER = re.compile(rf"ft-.+-[0-9a-f]{{8}}-{READ}-[0-9a-f]{{8}}(-[a-z0-9]+)?")
 
 
 class JobName(NamedTuple):
@@ -42,6 +45,16 @@ def parse_job_name(text: str, name: str, uid: str) -> JobName | None:
     """Return what a batch Job's name says, or None where it is no name of this FineTuneJob's children."""
     found = re.fullmatch(re.escape(prefix(name, uid)) + rf"-(\d+|{REPORT})-([1-9]\d*)", text)
     return JobName(None if found[1] == REPORT else int(found[1]), int(found[2])) if found else None
+
+
+def read_job_name(name: str, uid: str, request: str) -> str:
+    """Name the Job that serves a request, by the request's id: whoever serves it twice meets himself."""
+    return f"{prefix(name, uid)}-{READ}-{request}"
+
+
+def is_reader(text: str) -> bool:
+    """Whether this is the name of a reading Job or of its pod. No Job of a segment, and no pod of one, can have such a name."""
+    return _READER.fullmatch(text) is not None
 
 
 def run_folder(namespace: str, name: str, uid: str) -> str:

@@ -25,7 +25,7 @@ from finetune_operator.kinds import (
 )
 from finetune_operator.kube import Kube, list_all
 from finetune_operator.model import Endpoint, Key, Live, Manifest, Need, Observed
-from finetune_operator.names import claim_name
+from finetune_operator.names import claim_name, is_reader
 
 
 class Observer:
@@ -82,11 +82,16 @@ class Observer:
         """Sorted out by the one thing that tells whose a child is, its controller's uid; in the order of their names."""
         uid, namespace = uid_of(job), job["metadata"]["namespace"]
         here = sorted((pair for pair in children if pair[1]["metadata"]["namespace"] == namespace), key=lambda pair: _name(pair[1]))
+        readers = tuple(
+            manifest for kind, manifest in here if kind is JOB and is_reader(_name(manifest)) and controller_of(manifest) == uid
+        )
+        here = [(kind, manifest) for kind, manifest in here if kind is CLAIM or not is_reader(_name(manifest))]
         return Observed(
             job=job,
             jobs=tuple(manifest for kind, manifest in here if kind is JOB and controller_of(manifest) == uid),
             pods=tuple(manifest for kind, manifest in here if kind is POD),
             orphans=tuple(manifest for kind, manifest in here if kind is JOB and controller_of(manifest) is None),
+            readers=readers,
             claim=next((manifest for kind, manifest in here if kind is CLAIM and _name(manifest) == claim_name(job)), None),
             now=self._now(),
             live=self._live(uid),

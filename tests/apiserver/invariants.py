@@ -10,7 +10,7 @@ from typing import Any, Final
 from finetune_api import constants as c
 
 Document = Mapping[str, Any]
-OWN_LABELS: Final = {c.MANAGED_LABEL, c.JOB_UID_LABEL, c.JOB_LABEL, c.SEGMENT_LABEL, c.ATTEMPT_LABEL}
+OWN_LABELS: Final = {c.MANAGED_LABEL, c.JOB_UID_LABEL, c.JOB_LABEL, c.SEGMENT_LABEL, c.ATTEMPT_LABEL, c.READ_LABEL}
 KUBERNETES_LABELS: Final = {"batch.kubernetes.io/job-name", "batch.kubernetes.io/controller-uid", "job-name", "controller-uid"}
 OWN_ENVIRONMENT: Final = {"FINETUNE_TERMINATION_LOG", "HOME", "OMP_NUM_THREADS", "DISABLE_KUBEFLOW_INTEGRATION", c.PROGRESS_URL}
 OWN_ANNOTATIONS: Final = {c.TRAINER_CONFIG_ANNOTATION, c.PROGRESS_CA_ANNOTATION}
@@ -99,7 +99,7 @@ def _container(container: Document, granted: Granted) -> Iterator[str]:
     yield from _more("fields of a container", set(container), CONTAINER_FIELDS)
     if container["image"] != spec["image"]:
         yield f"the image is {container['image']}"
-    if container["args"][0] not in ("prepare", "train", "report") or container["args"][1:3] != ["--config", c.CONFIG_FILE]:
+    if container["args"][0] not in ("prepare", "train", "report", "read") or container["args"][1:3] != ["--config", c.CONFIG_FILE]:
         yield f"the arguments are {container['args']}"
     given = {each["name"]: each["value"] for each in spec.get("env", ())}
     yield from _more("environment", {each["name"] for each in container["env"]}, OWN_ENVIRONMENT | set(given))

@@ -68,7 +68,7 @@ def _handler(server: LogServer) -> type[http.server.BaseHTTPRequestHandler]:
             self.end_headers()
             broken, server.broken = (server.broken, None) if query.get("follow") else (None, server.broken)
             for stamp, text in lines[:broken]:
-                self.wfile.write(stamp.encode() + b" " + text + b"\n")
+                self.wfile.write((stamp.encode() + b" " if query.get("timestamps") == "true" else b"") + text + b"\n")
             self.wfile.flush()
 
         def log_message(self, format: str, *arguments: object) -> None:

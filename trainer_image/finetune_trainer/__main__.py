@@ -1,5 +1,6 @@
 """`python -m finetune_trainer prepare|train|evaluate --config FILE`: runs one segment of a job, and ends with a documented exit code.
-`report --config FILE --page N` tells a page of the result that a pod's last message could not hold.
+`report --config FILE --page N` tells a page of the result that a pod's last message could not hold; `read --config FILE --slice N` prints
+a slice of what a user asked for of a job that has ended.
 
 Signals are answered before anything else is imported: in a container this is process 1, for which the kernel drops a SIGTERM that has no
 handler, and the grace period would pass unused.

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -45,6 +46,11 @@ def run_process(arguments: Sequence[str], stop: StopFlag) -> int:
         process_log.mask.learn(config.secret_files)
         if options.command == "report":
             return tell_page(config, options.page)
+        if options.command == "read":
+            from finetune_trainer.reading import tell_slice
+
+            tell_slice(config, options.slice, sys.stdout.buffer, process_log.mask)
+            return ExitCode.SUCCESS
         ending.takes(options.command, config)
         return _segment(options.command, config, ending, process_log, stop)
     except TrainerError as error:
@@ -180,8 +186,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> _Parser:
-    parser = _Parser(prog="finetune_trainer", description="Run one segment of a job, or tell its result.")
-    parser.add_argument("command", choices=("prepare", "train", "evaluate", "report"))
+    parser = _Parser(prog="finetune_trainer", description="Run one segment of a job, tell its result, or print what it left.")
+    parser.add_argument("command", choices=("prepare", "train", "evaluate", "report", "read"))
     parser.add_argument("--config", type=Path, required=True, help="a TrainerConfig as JSON")
     parser.add_argument("--page", type=int, choices=range(REPORT_PAGES), default=0, help="which part of the result to tell (report)")
+    parser.add_argument("--slice", type=int, default=0, help="which part of what was asked for to print (read)")
     return parser

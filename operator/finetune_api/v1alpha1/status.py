@@ -240,6 +240,15 @@ class RuntimeStatus(ApiModel):
     """The whole of it as JSON: name, uid, generation, spec. Example: '{"name": "torch-cuda", "generation": 3}'"""
 
 
+class ReadStatus(ApiModel):
+    id: Short
+    """The request's id; of an annotation that is no request, a hash of it. Example: 1a2b3c4d"""
+    job: Short | None = None
+    """The batch/v1 Job that was made for it. Example: ft-support-intents-0a1b2c3d-read-1a2b3c4d"""
+    message: Text | None = None
+    """Why none was made. Example: no adapter was published"""
+
+
 class FineTuneJobStatus(ApiModel):
     observed_generation: int | None = None
     """The generation of the spec that this status speaks of. Example: 1"""
@@ -271,3 +280,5 @@ class FineTuneJobStatus(ApiModel):
     """What it cost. Example: {gpuSeconds: 7200.0, runningSeconds: 3600.0}"""
     failure: Failure | None = None
     """Why it failed. Example: {reason: DataInvalid, message: "train.jsonl, line 3: the column prompt is missing", hint: Correct the row.}"""
+    last_read: ReadStatus | None = None
+    """The last request to read what the job left (annotation finetune.dev/read), and what came of it. Example: {id: 1a2b3c4d, job: ft-support-intents-0a1b2c3d-read-1a2b3c4d}"""

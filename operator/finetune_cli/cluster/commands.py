@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -9,12 +10,15 @@ import typer
 from finetune_cli.cluster.options import (
     Context,
     Everywhere,
+    Force,
     Kubeconfig,
     Labels,
     Name,
     Names,
     Namespace,
+    Patience,
     Printed,
+    Quiet,
     Said,
     SomeNames,
 )
@@ -116,13 +120,39 @@ def logs(
 ) -> None:
     """Print what the newest pod of a job wrote. Terminal escapes are taken out, and lines of more than 8,192 characters cut.
 
-    It reads the pods that are still there, and needs the right to `get` pods/log. Where they are gone, the log lies in the run folder, below
-    logs/, and `finetune describe` shows the end of one that failed.
+    It reads the pods that are still there, and needs the right to `get` pods/log. Of a job that has ended and has no pod left, the operator
+    has the logs in the run folder read, as for `finetune get-model`: the newest, or with --all those of all its pods, at most the last 24 MiB.
     """
     from finetune_cli.cluster.session import Target
     from finetune_cli.cluster.verbs import logs as work
 
     work(Target(kubeconfig, context, namespace), name, follow=follow, every=every, tail=tail, timestamps=timestamps)
+
+
+def get_model(
+    name: Name,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where its files go: a new or empty folder.")],
+    kind: Annotated[
+        Literal["adapter", "merged"], typer.Option("--kind", metavar="adapter|merged", help="Which of the models that it published.")
+    ] = "adapter",
+    force: Force = False,
+    timeout: Patience = "5m",
+    quiet: Quiet = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Bring the model of a job that has succeeded to this machine, verified by its sha256.
+
+    The operator has a short-lived pod read it, so no right to make pods is needed, but `patch` on the job, `list` on pods and `get` on
+    pods/log. At most 1 GiB comes like this, 48 MiB a pod: whoever wants more mounts the claim, which `finetune describe` names. Nothing has
+    its name in DIR before all of it is here. Ctrl-C takes the request back.
+    """
+    from finetune_cli.cluster.fetching import Options
+    from finetune_cli.cluster.fetching import get_model as work
+    from finetune_cli.cluster.session import Target
+
+    raise typer.Exit(work(Target(kubeconfig, context, namespace), name, folder, kind, Options(force, timeout, quiet)))
 
 
 def wait(
@@ -222,10 +252,11 @@ def add_to(app: typer.Typer) -> None:
         (watch, examples("finetune watch", "finetune watch support-intents")),
         (describe, examples("finetune describe support-intents")),
         (logs, examples("finetune logs support-intents -f", "finetune logs support-intents --all --tail 100")),
+        (get_model, examples("finetune get-model support-intents adapter", "finetune get-model support-intents model --kind merged")),
         (wait, examples("finetune wait support-intents --timeout 24h && echo trained", "finetune wait a b --for Finished")),
         (suspend, examples("finetune suspend support-intents")),
         (resume, examples("finetune resume support-intents")),
         (cancel, examples("finetune cancel support-intents")),
         (delete, examples("finetune delete support-intents")),
     ):
-        app.command(epilog=epilog)(command)
+        app.command(name=command.__name__.replace("_", "-"), epilog=epilog)(command)

@@ -48,4 +48,7 @@ Printed = Annotated[
     Literal["text", "wide", "json", "yaml", "name"],
     typer.Option("--output", "-o", metavar="text|wide|json|yaml|name", help="How they are printed."),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Into a folder that is not empty, where files of the same names are replaced.")]
+Patience = Annotated[str, typer.Option("--timeout", metavar="TIME", help="How long to wait while nothing new comes.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Said = Annotated[Literal["text", "name"], typer.Option("--output", "-o", metavar="text|name", help="How what was done is printed.")]

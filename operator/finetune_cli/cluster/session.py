@@ -24,6 +24,8 @@ except ModuleNotFoundError as missing:
 T = TypeVar("T")
 CODES: Final[tuple[tuple[type[client.ClientError], int], ...]] = (
     (client.JobEnded, ClusterExit.JOB_FAILED),
+    (client.Unreadable, ClusterExit.JOB_FAILED),
+    (client.Unwritable, ExitCode.STORAGE),
     (client.WaitTimeout, ClusterExit.TIMED_OUT),
     (client.NotFound, ClusterExit.NOT_FOUND),
     (client.Forbidden, ClusterExit.FORBIDDEN),

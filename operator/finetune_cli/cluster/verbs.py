@@ -131,9 +131,23 @@ def condition_of(text: str) -> str:
 
 
 def logs(target: Target, name: str, *, follow: bool, every: bool, tail: int | None, timestamps: bool, stdout: TextIO = sys.stdout) -> None:
-    """Print what the pods of a job wrote; where several wrote, a heading on standard error says which."""
+    """Print what the pods of a job wrote; where several wrote, a heading on standard error says which. Without a pod, its logs on the volume."""
 
     async def work(client: AsyncClient) -> None:
+        from finetune_cli.cluster.fetching import print_logs
+        from finetune_client import NotFound
+
+        try:
+            told = await from_pods(client)
+        except NotFound:
+            told = False
+            if not (await client.get(name)).finished:
+                raise
+        if not told:
+            await print_logs(client, name, every=every, tail=tail, stdout=stdout, stderr=sys.stderr)
+
+    async def from_pods(client: AsyncClient) -> bool:
+        """Whether there was a pod; raises NotFound where there is none, and nobody follows."""
         source: tuple[str, str] | None = None
         async with aclosing(client.logs(name, follow=follow, every=every, tail=tail)) as lines:
             async for line in lines:
@@ -143,6 +157,7 @@ def logs(target: Target, name: str, *, follow: bool, every: bool, tail: int | No
                     print(f"==> {line.pod}, {line.container}{attempt} <==", file=sys.stderr, flush=True)
                 stamp = f"{line.at:%Y-%m-%dT%H:%M:%SZ} " if timestamps and line.at is not None else ""
                 print(f"{stamp}{safe_line(line.text)}", file=stdout, flush=True)
+        return source is not None or not follow
 
     converse(target, work)
 

@@ -31,7 +31,7 @@ def parse(seen: Observed) -> FineTuneJob | Step:
     if (accepted := _accepted(seen.job)) is not None:
         return accepted
     problems = list(_errors(json.dumps(_document(seen.job))))
-    job = _read(seen.job) if not problems else None
+    job = read(seen.job) if not problems else None
     if job is not None:
         problems += [
             Problem(
@@ -81,20 +81,20 @@ def runnable(case: Case) -> Step | None:
     return _invalid(problems) if problems else None
 
 
-def _accepted(manifest: Manifest) -> FineTuneJob | None:
-    """Return the job, if our status says that its present spec was accepted and it still reads as one."""
-    said = condition(manifest, ConditionType.ACCEPTED) or {}
-    if said.get("status") != "True" or said.get("observedGeneration") != manifest["metadata"].get("generation"):
-        return None
-    return _read(manifest)
-
-
-def _read(manifest: Manifest) -> FineTuneJob | None:
+def read(manifest: Manifest) -> FineTuneJob | None:
     """Return the job without judging it, None where it doesn't read as one."""
     try:
         return FineTuneJob.model_validate(_document(manifest), context=RULES_APART)
     except ValidationError:
         return None
+
+
+def _accepted(manifest: Manifest) -> FineTuneJob | None:
+    """Return the job, if our status says that its present spec was accepted and it still reads as one."""
+    said = condition(manifest, ConditionType.ACCEPTED) or {}
+    if said.get("status") != "True" or said.get("observedGeneration") != manifest["metadata"].get("generation"):
+        return None
+    return read(manifest)
 
 
 @functools.lru_cache(maxsize=128)  # until the first status, which waits for news, a new job is judged at each look

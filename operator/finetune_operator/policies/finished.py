@@ -1,9 +1,12 @@
-"""A job that has ended: nothing is done any more, but to delete it when its time to live is over."""
+"""A job that has ended: nothing is done any more, but to read what a user asks for, and to delete it when its time to live is over."""
 
 from __future__ import annotations
 
+import math
+
 from finetune_api.constants import ConditionType
 from finetune_operator.model import Decision, Delete, Observed
+from finetune_operator.policies.reading import answer_request
 from finetune_operator.views import PodView, condition, holds, job_views, parse_time
 
 
@@ -18,13 +21,21 @@ def is_finished(seen: Observed) -> bool:
 
 
 def after_finish(seen: Observed) -> Decision:
-    """Keep the status, but for the generation that it speaks of; delete the job when its time to live is over."""
+    """Keep the status, but for the generation that it speaks of and the last request to read; delete the job when its time is over."""
     metadata, status = seen.job["metadata"], {**seen.job["status"], "observedGeneration": seen.job["metadata"].get("generation")}
     ttl = (seen.job.get("spec") or {}).get("ttlSecondsAfterFinished")
     since = parse_time((condition(seen.job, ConditionType.FINISHED) or {}).get("lastTransitionTime"))
-    if ttl is None or since is None:
-        return Decision(status=status)
-    left = ttl - max(0.0, (seen.now - since).total_seconds())
-    if left > 0:
+    left = ttl - max(0.0, (seen.now - since).total_seconds()) if ttl is not None and since is not None else None
+    if left is not None and left <= 0:
+        return Decision(actions=(Delete("FineTuneJob", metadata["name"], metadata["uid"]),))
+    answer = answer_request(seen)
+    if answer is None:
         return Decision(status=status, requeue_after=left)
-    return Decision(actions=(Delete("FineTuneJob", metadata["name"], metadata["uid"]),))
+    if answer.status is None:
+        return Decision(answer.actions, status, requeue_after=min(answer.requeue_after or math.inf, left if left is not None else math.inf))
+    return Decision(
+        actions=answer.actions,
+        status={**status, "lastRead": answer.status},
+        notes=(answer.note,) if answer.note is not None else (),
+        requeue_after=left,
+    )

@@ -20,11 +20,9 @@ RETRY_SECONDS = 30.0
 
 def resolve(seen: Observed, job: FineTuneJob) -> RuntimeSnapshot | Step:
     """Return the runtime: of the newest Job, else of the status, else of the cluster."""
-    newest_first = sorted(job_views(seen.job, seen.jobs), key=lambda view: view.manifest["metadata"]["creationTimestamp"], reverse=True)
-    recorded = ((seen.job.get("status") or {}).get("runtime") or {}).get("snapshot")
-    for snapshot in (*(snapshot_of(view.manifest) for view in newest_first), RuntimeSnapshot.read(recorded)):
-        if snapshot is not None:
-            return snapshot
+    started_with = recorded(seen)
+    if started_with is not None:
+        return started_with
     if seen.runtimes is None:
         return needing(Need.RUNTIMES)
     found = _named(seen.runtimes, job.spec.runtime_ref.name) if job.spec.runtime_ref is not None else _default(seen.runtimes)
@@ -37,6 +35,14 @@ def resolve(seen: Observed, job: FineTuneJob) -> RuntimeSnapshot | Step:
     if len(snapshot.text) > c.MAX_SNAPSHOT:
         return _invalid(found, f"is too large ({len(snapshot.text)} characters as JSON, at most {c.MAX_SNAPSHOT})")
     return snapshot
+
+
+def recorded(seen: Observed) -> RuntimeSnapshot | None:
+    """Return the runtime that the job started with, as its newest Job, or else its status, has it."""
+    newest_first = sorted(job_views(seen.job, seen.jobs), key=lambda view: view.manifest["metadata"]["creationTimestamp"], reverse=True)
+    told = ((seen.job.get("status") or {}).get("runtime") or {}).get("snapshot")
+    found = (*(snapshot_of(view.manifest) for view in newest_first), RuntimeSnapshot.read(told))
+    return next((snapshot for snapshot in found if snapshot is not None), None)
 
 
 def _invalid(runtime: Manifest, words: str) -> Step:

@@ -62,19 +62,22 @@ def build_job(parts: JobParts, config: TrainerConfig, number: int) -> Part:
     """Return the Job of an attempt at a segment."""
     runtime, segment = parts.snapshot.spec, config.segment
     if segment.kind is SegmentKind.PREPARE:
-        container = _container(parts, TRAINER, ["prepare"], runtime.resources.prepare, secrets=True)
+        container = _container(parts, TRAINER, "prepare", runtime.resources.prepare, secrets=True)
         return _job(parts, config, segment.index, number, {"containers": [container]}, placed=not storage.is_shared(runtime))
-    train = _container(parts, TRAINER, ["train"], runtime.resources.train, gpus=gpus_of(config, runtime))
+    train = _container(parts, TRAINER, "train", runtime.resources.train, gpus=gpus_of(config, runtime))
     prepared: Part = {}
     if runtime.prepare is Prepare.IN_TRAIN_POD and segment.index == 1:
-        prepared = {"initContainers": [_container(parts, PREPARE, ["prepare"], runtime.resources.prepare, secrets=True)]}
+        prepared = {"initContainers": [_container(parts, PREPARE, "prepare", runtime.resources.prepare, secrets=True)]}
     return _job(parts, config, segment.index, number, {**prepared, "containers": [train]}, placed=True)
 
 
 def build_report_job(parts: JobParts, config: TrainerConfig, number: int) -> Part:
     """Return the Job whose containers tell the result page by page; `config` is the last segment's."""
     parts, runtime = replace(parts, endpoint=None), parts.snapshot.spec  # it has no progress
-    pages = [_container(parts, f"page-{page}", [names.REPORT], runtime.resources.report, page=page) for page in range(c.REPORT_PAGES)]
+    pages = [
+        _container(parts, f"page-{page}", names.REPORT, runtime.resources.report, more=("--page", str(page)))
+        for page in range(c.REPORT_PAGES)
+    ]
     return _job(parts, config, None, number, {"containers": pages}, placed=not storage.is_shared(runtime))
 
 
@@ -99,18 +102,23 @@ def gpus_of(config: TrainerConfig, runtime: ClusterFineTuneRuntimeSpec) -> int:
 def _job(parts: JobParts, config: TrainerConfig, segment: int | None, number: int, containers: Part, *, placed: bool) -> Part:
     metadata, runtime = parts.manifest["metadata"], parts.snapshot.spec
     told = config.model_copy(update={"pod": pod_config(parts, number)})
-    ours = {
-        **labels(parts.manifest),
-        c.SEGMENT_LABEL: names.REPORT if segment is None else str(segment),
-        c.ATTEMPT_LABEL: str(number),
-    }
+    ours = {c.SEGMENT_LABEL: names.REPORT if segment is None else str(segment), c.ATTEMPT_LABEL: str(number)}
+    fetches = any(container["args"][0] == PREPARE for group in containers.values() for container in group)
+    volumes = storage.volumes(parts.manifest, parts.job, runtime, secrets=fetches, reports=parts.endpoint is not None)
+    name = names.job_name(metadata["name"], metadata["uid"], segment, number)
+    return job_manifest(parts, name, ours, told, pod_spec(parts, containers, volumes, placed=placed))
+
+
+def job_manifest(parts: JobParts, name: str, own_labels: dict[str, str], told: TrainerConfig, pod: Part, **more: int) -> Part:
+    """Return a batch/v1 Job of one pod. told: the config of its trainer. more: fields of the Job's spec."""
+    runtime, ours = parts.snapshot.spec, {**labels(parts.manifest), **own_labels}
     queue = {c.QUEUE_LABEL: runtime.queue_name} if runtime.queue_name else {}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": names.job_name(metadata["name"], metadata["uid"], segment, number),
-            "namespace": metadata["namespace"],
+            "name": name,
+            "namespace": parts.manifest["metadata"]["namespace"],
             "labels": {**ours, **queue},
             "annotations": {c.RUNTIME_SNAPSHOT_ANNOTATION: parts.snapshot.text},
             "ownerReferences": [owner_reference(parts.manifest)],
@@ -123,6 +131,7 @@ def _job(parts: JobParts, config: TrainerConfig, segment: int | None, number: in
             "podFailurePolicy": {"rules": FAILURE_RULES},
             # With a queue, suspension is Kueue's alone: it starts the Job when its workload is admitted.
             **({"suspend": True} if queue else {}),
+            **more,
             "template": {
                 "metadata": {
                     "labels": {**runtime.pod_labels, **ours},
@@ -132,16 +141,15 @@ def _job(parts: JobParts, config: TrainerConfig, segment: int | None, number: in
                         **({c.PROGRESS_CA_ANNOTATION: parts.endpoint.authorities} if parts.endpoint is not None else {}),
                     },
                 },
-                "spec": _pod(parts, containers, placed=placed),
+                "spec": pod,
             },
         },
     }
 
 
-def _pod(parts: JobParts, containers: Part, *, placed: bool) -> Part:
+def pod_spec(parts: JobParts, containers: Part, volumes: list[Part], *, placed: bool) -> Part:
     """Return a PodSpec. `placed`: on the training pods' nodes, also because a ReadWriteOnce claim ties all pods to the first one's node."""
     runtime = parts.snapshot.spec
-    fetches = any(container["args"][0] == PREPARE for group in containers.values() for container in group)
     pod: Part = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -156,7 +164,7 @@ def _pod(parts: JobParts, containers: Part, *, placed: bool) -> Part:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         **containers,
-        "volumes": storage.volumes(parts.manifest, parts.job, runtime, secrets=fetches, reports=parts.endpoint is not None),
+        "volumes": volumes,
     }
     if runtime.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": secret.name} for secret in runtime.image_pull_secrets]
@@ -179,22 +187,29 @@ def _placement(runtime: ClusterFineTuneRuntimeSpec) -> Part:
 def _container(
     parts: JobParts,
     name: str,
-    command: list[str],
+    command: str,
     resources: RoleResources,
     *,
     secrets: bool = False,
     gpus: int = 0,
-    page: int | None = None,
+    more: tuple[str, ...] = (),
 ) -> Part:
+    mounts = storage.mounts(parts.job, parts.snapshot.spec, secrets=secrets, reports=parts.endpoint is not None)
+    return container_spec(parts, name, (command, "--config", c.CONFIG_FILE, *more), resources, mounts, gpus=gpus)
+
+
+def container_spec(
+    parts: JobParts, name: str, arguments: tuple[str, ...], resources: RoleResources, mounts: list[Part], *, gpus: int = 0
+) -> Part:
+    """Return a container that runs the trainer with these arguments."""
     runtime = parts.snapshot.spec
-    paging = ["--page", str(page)] if page is not None else []
     granted = {runtime.gpu_resource_name: str(gpus)} if gpus else {}
     amounts = {"requests": {**resources.requests, **granted}, "limits": {**resources.limits, **granted}}
     return {
         "name": name,
         "image": runtime.image,
         "imagePullPolicy": runtime.image_pull_policy.value,
-        "args": [*command, "--config", c.CONFIG_FILE, *paging],
+        "args": list(arguments),
         "env": _environment(parts),
         "resources": {kind: amount for kind, amount in amounts.items() if amount},
         "securityContext": {
@@ -205,7 +220,7 @@ def _container(
         },
         "terminationMessagePath": c.TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": storage.mounts(parts.job, runtime, secrets=secrets, reports=parts.endpoint is not None),
+        "volumeMounts": mounts,
     }
 
 

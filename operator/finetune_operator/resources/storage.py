@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from finetune_api import constants as c
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
@@ -14,6 +14,7 @@ from finetune_operator.model import Manifest
 from finetune_operator.names import claim_name
 
 Part = dict[str, Any]
+_CONFIG_MOUNT: Final[Part] = {"name": "config", "mountPath": c.CONFIG_FILE.rpartition("/")[0], "readOnly": True}
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,29 @@ def is_shared(runtime: ClusterFineTuneRuntimeSpec) -> bool:
     return template is not None and template.access_mode is AccessMode.READ_WRITE_MANY
 
 
+def to_read(manifest: Manifest, job: FineTuneJob, runtime: ClusterFineTuneRuntimeSpec, *, artifacts: bool) -> tuple[list[Part], list[Part]]:
+    """Return volumes and mounts of a pod that only reads: the one claim that it reads from, read-only. artifacts: those, not the run folder.
+
+    The mount is read-only and the volume is not: a driver may refuse to attach one disk for writing and for reading at the same time.
+    """
+    output = (
+        offered_claims(job, runtime).get(claim_in(job.spec.output.uri) or "") if artifacts and job.spec.output.uri is not None else None
+    )
+    claim = output.claim_name if output is not None else run_claim(manifest, runtime)
+    path = f"{c.CLAIMS_FOLDER}/{output.name}" if output is not None else c.RUN_STORAGE
+    volumes: list[Part] = [
+        _config_volume(),
+        {"name": "read", "persistentVolumeClaim": {"claimName": claim}},
+        {"name": "tmp", "emptyDir": {}},
+    ]
+    mounts: list[Part] = [_CONFIG_MOUNT, {"name": "read", "mountPath": path, "readOnly": True}, {"name": "tmp", "mountPath": "/tmp"}]
+    return volumes, mounts
+
+
 def volumes(manifest: Manifest, job: FineTuneJob, runtime: ClusterFineTuneRuntimeSpec, *, secrets: bool, reports: bool) -> list[Part]:
     """Return the pod's volumes. reports: what it needs to report its progress, a token of that audience and the authority to trust."""
-    config = {"path": "config.json", "fieldRef": {"fieldPath": f"metadata.annotations['{c.TRAINER_CONFIG_ANNOTATION}']"}}
     made: list[Part] = [
-        {"name": "config", "downwardAPI": {"items": [config]}},
+        _config_volume(),
         {"name": "run", "persistentVolumeClaim": {"claimName": run_claim(manifest, runtime)}},
         {"name": "tmp", "emptyDir": {}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": runtime.shared_memory}},
@@ -120,7 +139,7 @@ def volumes(manifest: Manifest, job: FineTuneJob, runtime: ClusterFineTuneRuntim
 def mounts(job: FineTuneJob, runtime: ClusterFineTuneRuntimeSpec, *, secrets: bool, reports: bool) -> list[Part]:
     """Return a container's mounts. Only what prepares gets the Secrets: it alone fetches."""
     made: list[Part] = [
-        {"name": "config", "mountPath": c.CONFIG_FILE.rpartition("/")[0], "readOnly": True},
+        _CONFIG_MOUNT,
         {"name": "run", "mountPath": c.RUN_STORAGE},
         {"name": "tmp", "mountPath": "/tmp"},
         {"name": "shm", "mountPath": "/dev/shm"},
@@ -132,6 +151,12 @@ def mounts(job: FineTuneJob, runtime: ClusterFineTuneRuntimeSpec, *, secrets: bo
     for index, name in enumerate(used_secrets(job, runtime) if secrets else ()):
         made.append({"name": f"secret-{index}", "mountPath": f"{c.SECRETS_FOLDER}/{name}", "readOnly": True})
     return made
+
+
+def _config_volume() -> Part:
+    """The trainer's config, out of the pod's annotation."""
+    config = {"path": _file(c.CONFIG_FILE), "fieldRef": {"fieldPath": f"metadata.annotations['{c.TRAINER_CONFIG_ANNOTATION}']"}}
+    return {"name": "config", "downwardAPI": {"items": [config]}}
 
 
 def _file(path: str) -> str:

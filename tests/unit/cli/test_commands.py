@@ -19,7 +19,7 @@ from finetune_cli.errors import ClusterExit, CommandError
 from finetune_cli.outline import outline
 from finetune_cli.plan import show
 from finetune_cli.reference import page
-from finetune_cli.report import find, report
+from finetune_cli.report import find, is_here, report, there
 from finetune_cli.request import RunRequest
 from finetune_cli.run import load_one, planned_for
 from tests.unit.cli.manifests import BAD, GOOD
@@ -60,7 +60,10 @@ COMMANDS = [
     ),
     (["run", "job.yaml", "--threads", "0"], 2, ["--threads"]),
     (["plan", "job.yaml"], 0, ["segment 1, train: domain, task", "gate: words perplexity at least 5 % better than base"]),
-    (["report", "nowhere"], 10, ["error: there is no run folder nowhere", "→ Start a run with: finetune run job.yaml"]),
+    (["report", "./nowhere"], 10, ["error: there is no run folder nowhere", "→ Start a run with: finetune run job.yaml"]),
+    (["report", "nowhere", "--kubeconfig", "missing"], 7, ["error: there is no kubeconfig (missing)"]),
+    (["get-model", "nowhere", "model", "--kubeconfig", "missing"], 7, ["error: there is no kubeconfig (missing)"]),
+    (["get-model", "nowhere", "model", "--timeout", "soon"], 2, ["error: --timeout soon: this is no duration"]),
     (["version"], 0, ["finetune-operator", "pydantic"]),
     (["watch", "--help"], 0, ["Show jobs as they go, with bars", "--all-namespaces", "finetune watch support-intents"]),
     (["apply"], 2, ["error: no manifest is named", "→ For instance: finetune apply -f job.yaml"]),
@@ -178,6 +181,36 @@ def test_a_report_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
     err = io.StringIO()
     report(made(tmp_path), open_it=True, command=[sys.executable, "-c", ""], open_url=lambda url: False, stdout=io.StringIO(), stderr=err)
     assert err.getvalue() == "No browser could be started here: open the file above in one.\n"
+
+
+@pytest.mark.parametrize(
+    ("run", "on_cluster", "here"),
+    [
+        ("made", False, True),
+        ("made", True, False),
+        ("nested", False, True),
+        ("lamp", False, False),
+        ("./lamp", False, True),
+        ("a/b", False, True),
+        ("Lamp", False, True),
+    ],
+)
+def test_a_report_is_of_a_run_here_or_of_a_job_there(
+    run: str, on_cluster: bool, here: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "runs" / "nested").mkdir(parents=True)
+    assert is_here(run, on_cluster=on_cluster) is here
+
+
+@pytest.mark.parametrize(
+    ("on_cluster", "says"), [(True, "no connection"), (False, "there is no run folder lamp, and no job: no connection")]
+)
+def test_where_no_cluster_answers_both_are_said(on_cluster: bool, says: str) -> None:
+    with pytest.raises(CommandError) as caught, there("lamp", on_cluster=on_cluster):
+        raise CommandError("no connection", hint="Is it up?", exit_code=ClusterExit.UNREACHABLE)
+    assert (caught.value.message, caught.value.exit_code, "Is it up?" in caught.value.hint) == (says, 7, True)
 
 
 def test_a_report_that_cannot_be_written_says_why(tmp_path: Path) -> None:

@@ -10,9 +10,18 @@ Body = dict[str, Any]
 
 
 def fine_tune_job(
-    name: str = "support", *, uid: str = "j1", version: int = 1, namespace: str = "team-a", status: Body | None = None, **spec: Any
+    name: str = "support",
+    *,
+    uid: str = "j1",
+    version: int = 1,
+    namespace: str = "team-a",
+    status: Body | None = None,
+    annotations: dict[str, str] | None = None,
+    **spec: Any,
 ) -> Body:
-    metadata = {"name": name, "namespace": namespace, "uid": uid, "resourceVersion": str(version), "generation": 1}
+    metadata: Body = {"name": name, "namespace": namespace, "uid": uid, "resourceVersion": str(version), "generation": 1}
+    if annotations:
+        metadata["annotations"] = annotations
     body: Body = {"apiVersion": c.API_VERSION, "kind": c.KIND, "metadata": metadata, "spec": spec}
     return body if status is None else {**body, "status": status}
 

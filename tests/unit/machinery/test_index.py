@@ -11,6 +11,8 @@ from finetune_operator.model import Key
 from tests.unit.machinery.objects import batch_job, claim, fine_tune_job, finished, pod
 
 KEY = Key("team-a", "support")
+READER = "ft-support-0a1b2c3d-read-1a2b3c4d"
+REQUEST = '{"id": "1a2b3c4d", "what": "report"}'
 
 
 def full() -> Index:
@@ -123,6 +125,17 @@ def test_a_finished_job_and_its_children_keep_no_body() -> None:
     ("settled", "job"),
     [
         pytest.param(True, fine_tune_job(status=finished()), id="finished"),
+        pytest.param(False, fine_tune_job(status=finished(), annotations={c.READ_ANNOTATION: REQUEST}), id="asked for what it left"),
+        pytest.param(
+            True,
+            fine_tune_job(status={**finished(), "lastRead": {"id": "1a2b3c4d"}}, annotations={c.READ_ANNOTATION: REQUEST}),
+            id="asked and answered",
+        ),
+        pytest.param(
+            False,
+            fine_tune_job(status={**finished(), "lastRead": {"id": "00000000"}}, annotations={c.READ_ANNOTATION: REQUEST}),
+            id="asked anew",
+        ),
         pytest.param(False, fine_tune_job(), id="new"),
         pytest.param(False, fine_tune_job(status={"observedGeneration": 1, "conditions": []}), id="running"),
         pytest.param(False, fine_tune_job(status=finished(generation=0)), id="edited after its end"),
@@ -144,6 +157,8 @@ def test_settled(settled: bool, job: dict[str, object]) -> None:
         pytest.param(False, JOB, batch_job(status={"conditions": [{"type": "Failed", "status": "True"}]}), id="job failed"),
         pytest.param(True, JOB, batch_job(status={"conditions": [{"type": "FailureTarget", "status": "True"}]}), id="job about to fail"),
         pytest.param(False, JOB, batch_job(terminating=True), id="job terminating"),
+        pytest.param(False, JOB, batch_job(READER), id="job that reads for a user"),
+        pytest.param(False, POD, pod(f"{READER}-x7k2p", status={"phase": "Running"}), id="pod that reads for a user"),
         pytest.param(True, POD, pod(status={"phase": "Running"}), id="pod at work"),
         pytest.param(True, POD, pod(status={"phase": "Pending"}), id="pod pending"),
         pytest.param(False, POD, pod(status={"phase": "Failed"}), id="pod failed"),

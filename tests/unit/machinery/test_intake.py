@@ -92,6 +92,17 @@ def test_a_child_of_a_finished_job_that_is_at_work_is_looked_at() -> None:
     assert keys(queue) == [KEY]
 
 
+def test_what_reads_of_a_finished_job_for_a_user_has_nobody_look_at_it() -> None:
+    intake, index, queue = scene()
+    name = "ft-support-0a1b2c3d-read-1a2b3c4d"
+    intake.deliver(FINE_TUNE_JOB, None, fine_tune_job(status=finished()))
+    intake.deliver(JOB, "ADDED", batch_job(name))
+    intake.deliver(POD, "ADDED", pod(f"{name}-x7k2p", status={"phase": "Running"}))
+    intake.deliver(JOB, "DELETED", batch_job(name, version=2))
+    assert keys(queue) == []
+    assert index.at_rest(KEY)
+
+
 def test_a_child_listed_before_its_finished_job_costs_nothing() -> None:
     intake, index, queue = scene()
     index.note(FINE_TUNE_JOB, fine_tune_job())

@@ -14,6 +14,7 @@ from finetune_api import constants as c
 from finetune_api.v1alpha1.status import FineTuneJobStatus
 from finetune_operator.decide import decide
 from finetune_operator.model import Create, Decision, Delete, Need, Observed
+from finetune_operator.names import is_reader
 from tests import builders
 
 Document = dict[str, Any]
@@ -90,6 +91,7 @@ class World:
         self.statuses: list[Document] = []
         self.created: list[str] = []
         self.notes: list[str] = []
+        self.told: list[str] = []
         self.requeue: float | None = None
         self.asked: list[Need] = []
         self.begun: frozenset[str] = frozenset()
@@ -109,8 +111,9 @@ class World:
     def observed(self, **more: Any) -> Observed:
         seen = Observed(
             job=copy.deepcopy(self.job),
-            jobs=tuple(copy.deepcopy(list(self.jobs.values()))),
-            pods=tuple(copy.deepcopy(list(self.pods.values()))),
+            jobs=tuple(copy.deepcopy([each for name, each in self.jobs.items() if not is_reader(name)])),
+            pods=tuple(copy.deepcopy([each for name, each in self.pods.items() if not is_reader(name)])),
+            readers=tuple(copy.deepcopy([each for name, each in self.jobs.items() if is_reader(name)])),
             now=START + timedelta(seconds=self.seconds),
             orphans=tuple(self.orphans),
             claim=self.claim,
@@ -146,6 +149,7 @@ class World:
             self.job["status"] = json.loads(json.dumps(decision.status))
             self.statuses.append(self.job["status"])
             self.notes += [note.reason for note in decision.notes]
+            self.told += [note.message for note in decision.notes]
         self.requeue = decision.requeue_after
         return decision
 
