@@ -98,7 +98,7 @@ def test_the_message_says_what_is_wrong_with_each(memory_folder: Path) -> None:
     with pytest.raises(TrainerError) as caught:
         begin(run)
     assert str(caught.value) == (
-        f"{run.epochs}: a checkpoint was saved here, but none is whole:"
+        f"{run.epochs}: every checkpoint that was saved here is damaged:"
         "\n  epochs/0001/stages/0-domain/checkpoint-00000020: progress.json has 2 bytes instead of 17"
         "\n  epochs/0001/stages/0-domain/checkpoint-00000010: weights.safetensors can't be read (No such file or directory)"
     )
@@ -109,7 +109,7 @@ def test_a_run_whose_checkpoints_were_deleted_does_not_start_anew_silently(memor
     store = store_of(begin(run))
     store.commit(STAGE, 10, snapshot(10))
     shutil.rmtree(store.find(STAGE, 10).path)
-    with pytest.raises(TrainerError, match="every one is gone") as caught:
+    with pytest.raises(TrainerError, match="every checkpoint that was saved here is gone") as caught:
         begin(run)
     assert caught.value.exit_code == 31
 
