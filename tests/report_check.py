@@ -2,7 +2,7 @@
 
 `python -m tests.report_check [--run FOLDER] [--out FOLDER]`. Without a run folder it makes one with invented figures. The pictures are PNGs for
 people to look at; what is asserted: nothing is wider than the screen, every picture has a title and a description, no text is smaller than
-10 CSS pixels, no label is cut off or lies on another, and nothing is fetched.
+10 CSS pixels, no label is cut off, lies on another or is crossed by a dashed line, no name of a row is broken, and nothing is fetched.
 """
 
 from __future__ import annotations
@@ -47,18 +47,23 @@ addEventListener("load", () => {
   const svgs = [...document.querySelectorAll("svg")].filter(shown);
   const words = element => (element.textContent || "").trim();
   const labelled = (svg, name) => { const one = svg.querySelector(":scope > " + name); return one && words(one).length > 0; };
+  const lines = element => { const range = document.createRange(); range.selectNodeContents(element); return new Set([...range.getClientRects()].map(r => Math.round(r.top))).size; };
   const size = element => {
     const svg = element.ownerSVGElement, scale = svg ? box(svg).width / svg.viewBox.baseVal.width : 1;
     return parseFloat(getComputedStyle(element).fontSize) * scale;
   };
   const texts = [...document.querySelectorAll("body *")].filter(one => shown(one) &&
     [...one.childNodes].some(node => node.nodeType === 3 && node.textContent.trim()) && !["TITLE", "DESC", "STYLE", "SCRIPT"].includes(one.tagName.toUpperCase()));
-  const cut = [], over = [];
+  const cut = [], over = [], crossed = [];
   for (const svg of svgs) {
     const frame = box(svg), labels = [...svg.querySelectorAll("text")].filter(one => words(one));
     for (const label of labels) {
       const r = box(label);
       if (r.left < frame.left - 1 || r.right > frame.right + 1 || r.top < frame.top - 1 || r.bottom > frame.bottom + 1) cut.push(words(label));
+    }
+    for (const line of [...svg.querySelectorAll('path[style*="dasharray"]')].map(box).filter(r => r.width < 2)) for (const label of labels) {
+      const r = box(label);
+      if (r.left + 1 < line.left && line.left < r.right - 1 && r.top < line.bottom && line.top < r.bottom) crossed.push(words(label));
     }
     for (let i = 0; i < labels.length; i++) for (let j = i + 1; j < labels.length; j++) {
       const a = box(labels[i]), b = box(labels[j]);
@@ -72,7 +77,8 @@ addEventListener("load", () => {
     pictures: svgs.length,
     untitled: svgs.filter(svg => !labelled(svg, "title") || !labelled(svg, "desc") || svg.getAttribute("role") !== "img").length,
     small: [...new Set(texts.filter(one => size(one) < SMALLEST).map(one => one.tagName + " " + size(one).toFixed(1) + "px: " + words(one).slice(0, 40)))].slice(0, 8),
-    cut: cut.slice(0, 8), over: over.slice(0, 8),
+    cut: cut.slice(0, 8), over: over.slice(0, 8), crossed: crossed.slice(0, 8),
+    broken: [...document.querySelectorAll("th[scope=row]")].filter(one => shown(one) && !/[\\s:/-]/.test(words(one)) && lines(one) > 1).map(words).slice(0, 8),
     fetched: performance.getEntriesByType("resource").map(entry => entry.name).filter(name => !name.startsWith("data:")).concat(
       [...document.querySelectorAll("*")].filter(one => one.tagName !== "A").flatMap(one => ["src", "srcset", "href", "xlink:href"].map(name => one.getAttribute(name)))
         .filter(value => value && !value.startsWith("#") && !value.startsWith("data:")),
@@ -88,7 +94,8 @@ addEventListener("load", () => {
 
 
 BROKEN = """<!doctype html><body><div style="width:900px" id="a">wide</div><p style="font-size:6px" id="a">tiny</p><img src="missing.png">
-<svg viewBox="0 0 100 50" width="100" height="50"><text x="10" y="20">one</text><text x="12" y="20">two</text><text x="90" y="40">cut off</text></svg></body>"""
+<svg viewBox="0 0 100 50" width="100" height="50"><text x="10" y="20">one</text><text x="12" y="20">two</text><text x="90" y="40">cut off</text><path d="M 15 0 L 15 50" style="stroke-dasharray: 4; stroke: red"/></svg>
+<table style="width:20px;table-layout:fixed;overflow-wrap:anywhere"><tr><th scope="row">adapter</th></tr></table></body>"""
 """A page with everything wrong that the check looks for, but that it has a picture."""
 
 
@@ -171,6 +178,8 @@ def judged(seen: dict[str, Any], view: View) -> dict[str, list[Any]]:
         f"text smaller than {SMALLEST_TEXT:g} px": seen["small"],
         "labels cut off": seen["cut"],
         "labels on top of each other": seen["over"],
+        "labels that a line crosses": seen["crossed"],
+        "names that are broken in the middle": seen["broken"],
         "something was fetched": seen["fetched"],
         "the same id twice": seen["duplicates"],
     }

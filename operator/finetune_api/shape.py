@@ -66,6 +66,8 @@ def _problem(details: ErrorDetails, document: dict[str, object], root: type[Base
     say = _WORDS.get(details["type"])
     context: Mapping[str, Any] = details.get("ctx", {})
     message, hint = say(details["input"], context) if say else (details["msg"], "correct the value")
+    if details["type"] in _BOUNDS and (usual := _USUAL.get(str(location[-1]))):
+        hint += f" ({usual} is usual)"
     if details["type"] == "missing":
         message, hint = _missing(location, document)
     elif details["type"] == "list_type" and isinstance(details["input"], str) and _model_at(location, root) is None:
@@ -190,7 +192,7 @@ def _choice(value: object, context: Mapping[str, Any]) -> tuple[str, str]:
     return f"{shown(value)} is not {among}", f"did you mean {near}?" if near else f"write {among}"
 
 
-_FORMS: Final = (
+FORMS: Final = (
     ("^[a-z0-9](", "write lower-case letters, digits and hyphens, beginning and ending with a letter or digit"),
     (
         "hf://datasets/",
@@ -200,16 +202,20 @@ _FORMS: Final = (
     ("Ki|Mi|Gi", "write a quantity of Kubernetes, such as 4, 500m or 16Gi"),
     ("^([A-Za-z0-9](", "write at most 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit"),
     ("^[a-z0-9.-]+/", "write DOMAIN/NAME, such as nvidia.com/gpu"),
+    ("^[A-Za-z_]", "write letters, digits and '_', beginning with no digit"),
 )
 """What stands in a pattern, and what to write for it."""
 
 
 def _pattern(value: object, context: Mapping[str, Any]) -> tuple[str, str]:
     pattern = str(context["pattern"])
-    hint = next((words for part, words in _FORMS if part in pattern), f"write something that matches {pattern}")
+    hint = next(words for part, words in FORMS if part in pattern)
     return f"{shown(value)} is not of the right form", hint
 
 
+_BOUNDS: Final = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+_USUAL: Final = {"learningRate": "2e-5 to 1e-3"}
+"""What is usual where the bounds are far from it."""
 _WORDS: Final[dict[str, _Words]] = {
     "string_type": _wrong_type("a text", "write a text, in quotes if it looks like a number"),
     "int_type": _wrong_type("a whole number", "write a whole number"),

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from scripts import demo_wordnet
-from scripts.demo_assets import KNOWLEDGE_CHARACTERS, KNOWLEDGE_CHUNKS, RECIPE, cache_folder, check, knowledge_rows
+from scripts.demo_assets import KNOWLEDGE_CHARACTERS, KNOWLEDGE_CHUNKS, check, demo_folder, knowledge_rows
 from scripts.demo_wordnet import Noun
 
 LICENCE = "  1 This software and database is being provided to you, the LICENSEE, by\n"
@@ -51,9 +49,7 @@ def test_knowledge_is_running_text_of_equal_length() -> None:
 
 
 def test_made_folder_has_the_recorded_digests_and_disjoint_sets() -> None:
-    folder = cache_folder() / f"demo-{RECIPE}"
-    if not folder.exists():
-        pytest.skip("the demo's assets are not made yet: make assets")
+    folder = demo_folder()
     check(folder)
 
     def words(name: str) -> set[str]:

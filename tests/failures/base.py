@@ -1,9 +1,16 @@
-"""What a seeded failure is, and how it is judged: by its reason, the place that it names, its hint, and a pass once the hint was followed."""
+"""What a seeded failure is, and how it is judged: by its reason and exit code, the place that it names, its hint, and a pass once the hint
+was followed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+from finetune_api.constants import REASONS, Reason
+
+KILLED: Final = 137
+"""What the command ends with where its trainer was killed: of all reasons only UnknownExit has no code of its own."""
 
 
 class Layer(StrEnum):
@@ -61,6 +68,8 @@ class Told:
     hint: str
     noise: str = ""
     """All that was shown beside it."""
+    code: int | None = None
+    """The exit code; None where no command ended."""
 
 
 def shortfalls(failure: Failure, told: Told) -> list[str]:
@@ -68,6 +77,9 @@ def shortfalls(failure: Failure, told: Told) -> list[str]:
     found = []
     if told.reason != failure.reason:
         found.append(f"the reason is {told.reason}, not {failure.reason}")
+    code = REASONS[Reason(failure.reason)].exit_code if failure.reason in {*Reason} else KILLED
+    if told.code is not None and told.code != code:
+        found.append(f"the exit code is {told.code}, not {code}")
     if failure.place not in told.message:
         found.append(f"{failure.place!r} is not named")
     if not told.hint:

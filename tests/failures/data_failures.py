@@ -37,6 +37,32 @@ def without_line(ground: Ground, at: int) -> None:
     path.write_bytes(b"\n".join(found[: at - 1] + found[at:]) + b"\n")
 
 
+def _in_utf_16(ground: Ground) -> None:
+    path = ground.folder / "rows.jsonl"
+    path.write_bytes(path.read_text(encoding="utf-8").encode("utf-16"))
+
+
+def _in_utf_8(ground: Ground) -> None:
+    """`iconv -f UTF-16 -t UTF-8`."""
+    path = ground.folder / "rows.jsonl"
+    path.write_bytes(path.read_bytes().decode("utf-16").encode())
+
+
+def _csv(ground: Ground, third: str) -> None:
+    (ground.folder / "rows.csv").write_text(f"text,label\na small bird,bird\n{third}\na small tree,tree\na tall tree,tree\n")
+    ground.edit({"spec.stages[0].data.train": [{"uri": "file://rows.csv"}]})
+
+
+def _chat(ground: Ground, question: dict[str, str], answer: str = "a small bird") -> None:
+    """Chats, of which the second is as given."""
+    second = {"messages": [question, {"role": "assistant", "content": answer}]}
+    ground.rows("rows.jsonl", [*chats()[:1], second, *chats()[2:]])
+    ground.edit(objective="supervised")
+
+
+QUESTION: Final = {"role": "user", "content": "Define: bird"}
+
+
 def _other_column(ground: Ground) -> None:
     ground.rows("rows.jsonl", [{"body": row["text"], "id": number} for number, row in enumerate(rows())])
 
@@ -108,6 +134,83 @@ DATA_FAILURES: Final = (
         fix="line 2 was written whole",
         seed=lambda ground: lines(ground, 2, b'{"text": "the tree numb'),
         mend=lambda ground: lines(ground, 2, b'{"text": "the tree number one"}'),
+    ),
+    RunFailure(
+        name="line-no-object",
+        layer=Layer.DATA,
+        what="a line that is a list",
+        reason=Reason.DATA_INVALID,
+        place='rows.jsonl:2: is an array, not an object like {"text": "…"}',
+        hint="Correct what the message lists, by file and line",
+        fix="line 2 is an object",
+        seed=lambda ground: lines(ground, 2, b'["the tree number one"]'),
+        mend=lambda ground: lines(ground, 2, b'{"text": "the tree number one"}'),
+    ),
+    RunFailure(
+        name="line-of-10-mb",
+        layer=Layer.DATA,
+        what="a line of 10 MB",
+        reason=Reason.DATA_INVALID,
+        place="rows.jsonl:3: the line is longer than 4 MiB; split it into rows, or check that the file has line ends",
+        hint="Correct what the message lists, by file and line",
+        fix="it was split into rows",
+        seed=lambda ground: lines(ground, 3, b'{"text": "%s"}' % (b"a bird " * 1_500_000)),
+        mend=lambda ground: lines(ground, 3, b"\n".join(b'{"text": "%s"}' % (b"a bird " * 20) for _ in range(20))),
+    ),
+    RunFailure(
+        name="utf-16",
+        layer=Layer.DATA,
+        what="a file in UTF-16",
+        reason=Reason.DATA_INVALID,
+        place="rows.jsonl: the file is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)",
+        hint="Correct what the message lists",
+        fix="saved as UTF-8",
+        seed=_in_utf_16,
+        mend=_in_utf_8,
+    ),
+    RunFailure(
+        name="nul-bytes",
+        layer=Layer.DATA,
+        what="NUL bytes in a line",
+        reason=Reason.DATA_INVALID,
+        place="rows.jsonl:4: has a NUL byte at byte 14 of the line; the file is damaged or not text",
+        hint="Correct what the message lists, by file and line",
+        fix="the line was taken out",
+        seed=lambda ground: lines(ground, 4, b'{"text": "the\0\0\0"}'),
+        mend=lambda ground: without_line(ground, 4),
+    ),
+    RunFailure(
+        name="short-row-of-csv",
+        layer=Layer.DATA,
+        what="a row of CSV with a field too few",
+        reason=Reason.DATA_INVALID,
+        place="rows.csv:3: is too short: 1 field(s), and the header has 2",
+        hint="Correct what the message lists, by file and line",
+        fix="the row has both fields",
+        seed=lambda ground: _csv(ground, "a tall bird"),
+        mend=lambda ground: _csv(ground, "a tall bird,bird"),
+    ),
+    RunFailure(
+        name="chat-without-roles",
+        layer=Layer.DATA,
+        what="a chat whose message has no role",
+        reason=Reason.DATA_INVALID,
+        place="rows.jsonl:2: messages[0] has no role; roles are system, developer, user, assistant, tool",
+        hint="Correct what the message lists, by file and line",
+        fix="`role: user`",
+        seed=lambda ground: _chat(ground, {"content": QUESTION["content"]}),
+        mend=lambda ground: _chat(ground, QUESTION),
+    ),
+    RunFailure(
+        name="empty-turn-of-the-assistant",
+        layer=Layer.DATA,
+        what="a chat in which the assistant says nothing",
+        reason=Reason.DATA_INVALID,
+        place="rows.jsonl:2: messages[1] is an empty turn of the assistant; remove the row, or write what it says",
+        hint="Correct what the message lists, by file and line",
+        fix="the row was removed",
+        seed=lambda ground: _chat(ground, QUESTION, answer=" "),
+        mend=lambda ground: without_line(ground, 2),
     ),
     RunFailure(
         name="column-of-another-name",

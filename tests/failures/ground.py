@@ -128,8 +128,8 @@ class Ground:
         self.edit({"spec.model.uri": "file://model"})
         return folder
 
-    def run(self) -> tuple[int, Told]:
-        """`finetune run`. Returns the exit code and what it says."""
+    def run(self) -> Told:
+        """`finetune run`. Returns what it says, and its exit code."""
         path = self.folder / "job.yaml"
         path.write_text(yaml.safe_dump(self.manifest, sort_keys=False))
         request = RunRequest(
@@ -141,10 +141,10 @@ class Ground:
         try:
             code = run(request, stdin=io.BytesIO(), stdout=out, stderr=err, trainer_command=command)
         except CommandError as error:
-            return error.exit_code, Told(str(error.reason or ""), error.message, error.hint, err.getvalue())
+            return Told(str(error.reason or ""), error.message, error.hint, err.getvalue(), error.exit_code)
         said = json.loads(out.getvalue())
         where = f"{said.get('stage', '')} step {said.get('step', '')}: "
-        return code, Told(said.get("reason", ""), where + said.get("message", ""), said.get("hint", ""), out.getvalue() + err.getvalue())
+        return Told(said.get("reason", ""), where + said.get("message", ""), said.get("hint", ""), out.getvalue() + err.getvalue(), code)
 
 
 def await_server(shared: Shared) -> None:

@@ -79,9 +79,9 @@ MANIFEST_FAILURES: Final = (
         what="a learning rate of 50",
         edits={"spec.stages[0].training": {"learningRate": 50}},
         place="spec.stages[0].training.learningRate",
-        hint="write a number of at most 10",
-        fix="`learningRate: 10`",
-        mends={"spec.stages[0].training.learningRate": 10},
+        hint="2e-5 to 1e-3 is usual",
+        fix="`learningRate: 2e-4`",
+        mends={"spec.stages[0].training.learningRate": 2e-4},
     ),
     ManifestFailure(
         name="no-model",

@@ -31,8 +31,7 @@ def try_manifest(failure: ManifestFailure) -> Told:
     checked = check_all(["-"], _file(broken))
     (document,) = json.loads(as_json(checked))
     at = next((each for each in document["problems"] if each["path"] == failure.place), None) or document["problems"][0]
-    reason = Reason.INVALID_SPEC if exit_code(checked) == ExitCode.BAD_CONFIG else ""
-    told = Told(reason, f"{at['path']}: {at['message']}", at["hint"])
+    told = Told(Reason.INVALID_SPEC, f"{at['path']}: {at['message']}", at["hint"], code=exit_code(checked))
     mended = check("-", _file(edited(broken, failure.mends)))
     if mended.errors:
         raise NotMended(str(mended.findings))
@@ -51,13 +50,13 @@ def try_run(failure: RunFailure, ground: Ground) -> Told:
     """Run it, follow the hint, and run it again: until the same manifest's job has succeeded."""
     with ground.stack:
         failure.seed(ground)
-        code, told = ground.run()
-        if code == ExitCode.SUCCESS:
+        told = ground.run()
+        if told.code == ExitCode.SUCCESS:
             raise AssertionError(f"{failure.name} was seeded, and the run succeeded")
         failure.mend(ground)
-        code, after = ground.run()
-        if code != ExitCode.SUCCESS:
-            raise NotMended(f"exit code {code}: {after}")
+        after = ground.run()
+        if after.code != ExitCode.SUCCESS:
+            raise NotMended(str(after))
     return told
 
 

@@ -12,7 +12,7 @@ EVALUATIONS: Final = (
         "two suites with one name",
         {"spec.evaluation.suites[1].name": "in-domain", "spec.evaluation.gates": []},
         "spec.evaluation.suites[1].name",
-        "there twice",
+        "this name is taken by suites[0]",
     ),
     Broken(
         "a metric of another objective",
@@ -27,7 +27,10 @@ EVALUATIONS: Final = (
         "exactMatch",
     ),
     Broken(
-        "a metric twice", {"spec.evaluation.suites[0].metrics": ["loss", "loss"]}, "spec.evaluation.suites[0].metrics[1]", "there twice"
+        "a metric twice",
+        {"spec.evaluation.suites[0].metrics": ["loss", "loss"]},
+        "spec.evaluation.suites[0].metrics[1]",
+        "metrics[0] says this",
     ),
     Broken("tokens for nothing", {"spec.evaluation.suites[1].maxNewTokens": 5}, "spec.evaluation.suites[1].maxNewTokens", "add exactMatch"),
     Broken(

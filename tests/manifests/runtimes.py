@@ -82,15 +82,16 @@ def _broken(name: str, edits: dict[str, Any], at: str, says: str, *, pruned: boo
 BROKEN_RUNTIMES: Final = (
     _broken("no image", {"spec.image": LEFT_OUT}, "spec.image", "this field is required"),
     _broken("an image by tag", {"spec.image": "a/b:latest"}, "spec.image", "write it by digest: NAME@sha256:"),
-    _broken("a digest that is cut", {"spec.image": "a/b@sha256:2c26"}, "spec.image", "64 hexadecimal digits"),
-    _broken("a digest without an image", {"spec.image": f"@{DIGEST}"}, "spec.image", "NAME@sha256"),
+    _broken("an image by neither", {"spec.image": "a/b"}, "spec.image", "an image without a digest can change under a running job"),
+    _broken("a digest that is cut", {"spec.image": "a/b@sha256:2c26"}, "spec.image", "this digest is cut off or mistyped"),
+    _broken("a digest without an image", {"spec.image": f"@{DIGEST}"}, "spec.image", "no image is named before the digest"),
     _broken("no storage", {"spec.storage": LEFT_OUT}, "spec.storage", "this field is required"),
-    _broken("storage that is nothing", {"spec.storage": {}}, "spec.storage", "one of storage.claimTemplate and storage.claimName"),
+    _broken("storage that is nothing", {"spec.storage": {}}, "spec.storage", "no claim is given for the run folders"),
     _broken(
         "storage that is both",
         {"spec.storage.claimName": "runs"},
         "spec.storage",
-        "one of storage.claimTemplate and storage.claimName",
+        "two claims are given for the run folders",
     ),
     _broken("a claim without a size", {"spec.storage": {"claimTemplate": {}}}, "spec.storage.claimTemplate.size", "this field is required"),
     _broken("a size in words", {"spec.storage.claimTemplate.size": "100 GB"}, "spec.storage.claimTemplate.size", "such as 4, 500m or 16Gi"),
@@ -108,7 +109,7 @@ BROKEN_RUNTIMES: Final = (
             f"{role}: {amounts} of what no resource is called",
             {f"spec.resources.{role}": {amounts: {"mem": "1Gi"}}},
             f"spec.resources.{role}.{amounts}",
-            "write cpu, memory",
+            '"mem": no resource has this name: write cpu, memory',
         )
         for role in ("prepare", "train", "report")
         for amounts in ("requests", "limits")
@@ -138,7 +139,9 @@ BROKEN_RUNTIMES: Final = (
     ),
     _broken("the Job controller's label", {"spec.podLabels": {"batch.kubernetes.io/job-name": "x"}}, "spec.podLabels", "of your own"),
     *(
-        _broken(f"a key with a space in {field}", {f"spec.{field}": {"my key": "x"}}, f"spec.{field}", "a key of the wrong form")
+        _broken(
+            f"a key with a space in {field}", {f"spec.{field}": {"my key": "x"}}, f"spec.{field}", '"my key": this key has the wrong form'
+        )
         for field in ("podLabels", "podAnnotations", "nodeSelector")
     ),
     _broken("a label's value with a space", {"spec.podLabels": {"team": "team a"}}, "spec.podLabels.team", "letters, digits"),
@@ -146,7 +149,12 @@ BROKEN_RUNTIMES: Final = (
         _broken(f"the variable {name}", {"spec.env": [{"name": name, "value": "1"}]}, "spec.env[0].name", "the operator sets this variable")
         for name in ("OMP_NUM_THREADS", "HOME", "FINETUNE_TERMINATION_LOG", "DISABLE_KUBEFLOW_INTEGRATION")
     ),
-    _broken("a variable with a hyphen", {"spec.env": [{"name": "MY-VAR", "value": "1"}]}, "spec.env[0].name", "matches"),
+    _broken(
+        "a variable with a hyphen",
+        {"spec.env": [{"name": "MY-VAR", "value": "1"}]},
+        "spec.env[0].name",
+        "write letters, digits and '_', beginning with no digit",
+    ),
     _broken(
         "a variable from a Secret",
         {"spec.env": [{"name": "A", "value": "1", "valueFrom": {}}]},
@@ -155,7 +163,7 @@ BROKEN_RUNTIMES: Final = (
         pruned=True,
     ),
     *(
-        _broken(f"the same twice: {field}", {f"spec.{field}": [entry, entry]}, f"spec.{field}[1].name", "there twice")
+        _broken(f"the same twice: {field}", {f"spec.{field}": [entry, entry]}, f"spec.{field}[1].name", f"this name is taken by {field}[0]")
         for field, entry in (
             ("env", {"name": "A", "value": "1"}),
             ("claims", {"name": "models", "claimName": "a"}),

@@ -70,7 +70,7 @@ SHAPES: Final = (
         "an absurd learning rate",
         {"spec.stages[0].training.learningRate": 50},
         "spec.stages[0].training.learningRate",
-        "a number of at most 10",
+        "a number of at most 10 (2e-5 to 1e-3 is usual)",
     ),
     Broken("a rate of zero", {"spec.stages[0].training.learningRate": 0}, "spec.stages[0].training.learningRate", "greater than 0"),
     Broken("no stages", {"spec.stages": [], "spec.evaluation": {}}, "spec.stages", "this is empty: write at least 1 entry"),

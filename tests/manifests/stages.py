@@ -13,7 +13,8 @@ def _pair(name: str, steps: tuple[str, ...], says: str, at: int = 0) -> Broken:
 
 SOURCES: Final = (
     Broken("a bucket", {"spec.model.uri": "s3://bucket/model"}, "spec.model.uri", "there is no other kind yet"),
-    Broken("a model without an owner", {"spec.model.uri": "hf://gpt2"}, "spec.model.uri", "hf://OWNER/NAME"),
+    Broken("a model without an owner", {"spec.model.uri": "hf://gpt2"}, "spec.model.uri", "the owner is missing: write hf://OWNER/NAME"),
+    Broken("a model within a repository", {"spec.model.uri": "hf://owner/name/file"}, "spec.model.uri", "this names no model"),
     Broken(
         "rows from a model's repository",
         {"spec.stages[0].data.train[0].uri": "hf://owner/model"},
@@ -104,7 +105,10 @@ SOURCES: Final = (
 
 STAGES: Final = (
     Broken(
-        "two stages with one name", {"spec.stages[1].name": "domain", "spec.evaluation.gates": []}, "spec.stages[1].name", "there twice"
+        "two stages with one name",
+        {"spec.stages[1].name": "domain", "spec.evaluation.gates": []},
+        "spec.stages[1].name",
+        "this name is taken by stages[0]",
     ),
     Broken("lora's options for full", {"spec.stages[1].method": {"type": "full", "lora": {}}}, "spec.stages[1].method.lora", "type: lora"),
     Broken(
@@ -130,7 +134,7 @@ STAGES: Final = (
         "a module twice",
         {"spec.stages[1].method.lora.targetModules": ["q_proj", "q_proj"]},
         "spec.stages[1].method.lora.targetModules[1]",
-        "there twice",
+        "targetModules[0] says this already: take one of the two out",
     ),
     Broken(
         "masked and causal in one job",
@@ -212,5 +216,5 @@ HAND_OVERS: Final = (
             ("DoRA after a merge", chain("lora merge", "lora stack", "lora dora continue", "lora dora")),
         )
     ),
-    Broken("one format twice", {"spec.output": {"format": ["merged", "merged"]}}, "spec.output.format[1]", "there twice"),
+    Broken("one format twice", {"spec.output": {"format": ["merged", "merged"]}}, "spec.output.format[1]", "format[0] says this already"),
 )

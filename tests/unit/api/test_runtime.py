@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -48,7 +50,7 @@ def test_every_rule_is_broken_by_a_case() -> None:
 
 
 def test_a_model_that_is_made_directly_obeys_the_rules_too() -> None:
-    with pytest.raises(ValidationError, match=r"spec.image: an image by tag can change under a running job"):
+    with pytest.raises(ValidationError, match=r"spec.image: an image without a digest can change under a running job"):
         ClusterFineTuneRuntime.model_validate(edited(RUNTIME, {"spec.image": "a/b:latest"}))
 
 
@@ -56,6 +58,24 @@ def test_a_variable_is_named_by_the_api_server(runtime_server: CrdValidator) -> 
     (error,) = runtime_server.judge(edited(RUNTIME, {"spec.env": [{"name": "A", "value": ""}, {"name": "HOME", "value": ""}]})).errors
     assert error["path"] == "spec.env"
     assert "variable HOME: the operator sets this variable itself" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("edits", "path", "says"),
+    [
+        ({"spec.resources.train.limits": {"cpu": 1, "mem": "1Gi"}}, "spec.resources.train.limits", "mem: no resource has this name"),
+        ({"spec.nodeSelector": {"pool": "a", "my key": "b"}}, "spec.nodeSelector", "my key: this key has the wrong form"),
+        ({"spec.podLabels": {"team": "a", "finetune.dev/stage": "b"}}, "spec.podLabels", "finetune.dev/stage: keys with the prefixes"),
+    ],
+)
+def test_a_key_is_named_by_both(edits: dict[str, Any], path: str, says: str, runtime_server: CrdValidator) -> None:
+    document = edited(RUNTIME, {"spec.resources": {"train": {}}} | edits)
+    (problem,) = validate_runtime(document)[1]
+    key, _, words = says.partition(": ")
+    assert str(problem).startswith(f'{path}: "{key}": {words}')
+    (error,) = runtime_server.judge(document).errors
+    assert error["path"] == path
+    assert says in error["message"]
 
 
 def test_whole_numbers_are_quantities() -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import datetime
 import math
+import re
 import subprocess
 import sys
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from finetune_api.problem import Severity, nearest
+from finetune_api.schema import models
+from finetune_api.shape import FORMS
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
+from finetune_api.v1alpha1.runtime import ClusterFineTuneRuntime
 from finetune_api.validation import load_problems, validate
 from tests.builders import edited, job, stage, suite
 from tests.manifests import VALID
@@ -64,6 +68,7 @@ def test_suites_that_never_apply_are_warned_of(objectives: list[str], measured: 
         ({"spec.seed": datetime.date(2026, 1, 1)}, "spec.seed", "a date"),
         ({"spec.stages[0].training.learningRate": math.nan}, "spec.stages[0].training.learningRate", "out of bounds"),
         ({"spec.stages[0].training.learningRate": math.inf}, "spec.stages[0].training.learningRate", "out of bounds"),
+        ({"spec.stages[0].training.learningRate": 50}, "spec.stages[0].training.learningRate", "at most 10 (2e-5 to 1e-3 is usual)"),
         ({"spec.stages[1]": None}, "spec.stages[1]", "empty (null)"),
         ({"spec.stages[1]": "task"}, "spec.stages[1]", 'the text "task"'),
         ({"spec.model": True}, "spec.model", "true (true or false)"),
@@ -76,6 +81,15 @@ def test_words(edits: dict[str, Any], path: str, says: str) -> None:
     problems = load_problems(edited(base, edits))
     assert [problem.path for problem in problems] == [path]
     assert says in str(problems[0])
+
+
+@pytest.mark.parametrize("kind", [FineTuneJob, ClusterFineTuneRuntime])
+def test_every_form_is_told_in_words(kind: type[BaseModel]) -> None:
+    """Not as the regular expression that it is."""
+    fields = [field for model in models(kind) for field in model.model_json_schema()["properties"].values()]
+    patterns = set(re.findall(r"'pattern': '(.*?)'[,}]", str(fields)))
+    assert patterns
+    assert [pattern for pattern in patterns if not any(part in pattern for part, _ in FORMS)] == []
 
 
 @pytest.mark.parametrize(

@@ -60,10 +60,7 @@ def test_broken_for_both(case: Broken, api_server: CrdValidator) -> None:
 
 @pytest.mark.parametrize("case", [case for case in BROKEN if case not in SHAPES], ids=_id)
 def test_rules_speak_in_the_same_words(case: Broken, api_server: CrdValidator) -> None:
-    native = "there twice"
-    ours = {
-        f"{found.message}: {found.instead}" for found in broken_rules(case.document) if not found.warning and native not in found.message
-    }
+    ours = {f"{found.message}: {found.instead}" for found in broken_rules(case.document, unique=()) if not found.warning}
     theirs = [error["message"] for error in api_server.judge(case.document).errors if error["type"] != "FieldValueDuplicate"]
     assert len(theirs) == len(ours)
     assert all(any(message.endswith(words) for message in theirs) for words in ours)

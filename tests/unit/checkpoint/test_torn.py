@@ -29,9 +29,11 @@ def zero_length(path: Path) -> Iterator[str]:
 
 
 def truncated(path: Path) -> Iterator[str]:
-    """At five places: one byte, the header, the middle, three quarters, all but the last byte."""
+    """At five places: one byte, the header (of a small file a quarter), the middle, three quarters, all but the last byte."""
     data = path.read_bytes()
-    for length in (1, min(8, len(data) - 2), len(data) // 2, 3 * len(data) // 4, len(data) - 1):
+    lengths = (1, min(8, len(data) // 4), len(data) // 2, 3 * len(data) // 4, len(data) - 1)
+    assert len({*lengths}) == 5, f"{path.name} of {len(data)} bytes is cut in fewer than five places"
+    for length in lengths:
         path.write_bytes(data[:length])
         yield f"cut to {length} of {len(data)} bytes"
 
@@ -98,7 +100,7 @@ def test_the_message_says_what_is_wrong_with_each(memory_folder: Path) -> None:
     with pytest.raises(TrainerError) as caught:
         begin(run)
     assert str(caught.value) == (
-        f"{run.epochs}: a checkpoint was saved here, but none is whole:"
+        f"{run.epochs}: every checkpoint that was saved here is damaged:"
         "\n  epochs/0001/stages/0-domain/checkpoint-00000020: progress.json has 2 bytes instead of 17"
         "\n  epochs/0001/stages/0-domain/checkpoint-00000010: weights.safetensors can't be read (No such file or directory)"
     )
@@ -109,7 +111,7 @@ def test_a_run_whose_checkpoints_were_deleted_does_not_start_anew_silently(memor
     store = store_of(begin(run))
     store.commit(STAGE, 10, snapshot(10))
     shutil.rmtree(store.find(STAGE, 10).path)
-    with pytest.raises(TrainerError, match="every one is gone") as caught:
+    with pytest.raises(TrainerError, match="every checkpoint that was saved here is gone") as caught:
         begin(run)
     assert caught.value.exit_code == 31
 
@@ -142,7 +144,22 @@ def test_a_checkpoint_under_another_name_is_not_taken_for_it(memory_folder: Path
     assert epoch.rejected[0].why == "its manifest is that of 0-domain/checkpoint-00000010"
 
 
-def test_a_damaged_hand_over_falls_back_to_the_last_checkpoint_of_its_stage(memory_folder: Path) -> None:
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("file", FILES)
+def test_a_damaged_hand_over_gives_way_to_the_last_checkpoint_of_its_stage(memory_folder: Path, file: str, damage: str) -> None:
+    run = run_in(memory_folder)
+    store = store_of(begin(run))
+    store.commit(STAGE, 10, snapshot(10))
+    broken = store.commit_handover(STAGE, 10, snapshot(11)).path
+    for what in DAMAGES[damage](broken / file):
+        epoch = begin(run)
+        assert epoch.start is not None and (epoch.start.stage, epoch.start.step) == (STAGE, 10), what
+        assert epoch.handovers == {}, what
+        assert [entry.path for entry in epoch.rejected] == [broken] and file in epoch.rejected[0].why, what
+        shutil.rmtree(epoch.path)
+
+
+def test_what_builds_on_a_damaged_hand_over_gives_way_with_it(memory_folder: Path) -> None:
     run = run_in(memory_folder)
     store = store_of(begin(run))
     store.commit(STAGE, 10, snapshot(10))

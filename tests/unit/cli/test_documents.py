@@ -11,6 +11,8 @@ import pytest
 from finetune_api.constants import GROUP
 from finetune_cli.app import app
 from finetune_cli.manifests import check_text
+from finetune_cli.terminal import plain
+from finetune_cli.validate import as_text
 
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -61,6 +63,16 @@ def test_the_readme_explains_the_demos_own_job() -> None:
     (explained,) = check_text("README.md", dict(manifests())["README.md"]).jobs
     (demo,) = check_text("demo", (ROOT / "examples" / "domain-then-task.yaml").read_text()).jobs
     assert explained == demo
+
+
+def test_the_readme_shows_what_validate_says_of_two_mistakes() -> None:
+    readme = (ROOT / "README.md").read_text()
+    (shown,) = re.findall(r"^\$ finetune validate job.yaml\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    broken = dict(manifests())["README.md"].replace("      training:", "      trianing:", 1)
+    last = "      checkpoint: {everySteps: 10}\n"
+    assert broken.count(last) == 1
+    broken = broken.replace(last, f"{last}      handOver: merge\n")
+    assert shown == as_text([check_text("job.yaml", broken)], plain).rstrip("\n") + "\n"
 
 
 @pytest.mark.parametrize("page", WRITTEN_BY_HAND, ids=lambda page: str(page.relative_to(ROOT)))

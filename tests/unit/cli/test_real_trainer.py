@@ -1,7 +1,8 @@
-"""`finetune run` with the real trainer and a tiny model: stopped by Ctrl-C, resumed, finished, shown again."""
+"""`finetune run` with the real trainer and a tiny model: stopped or killed in any phase, resumed, finished, shown again."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -36,6 +37,11 @@ spec:
     suites:
     - {{name: words, objective: supervised, data: {{uri: "file://words.jsonl"}}, metrics: [loss]}}
 """
+
+
+def shorten(job: Path) -> None:
+    """To five steps a stage, so that what comes after them is reached soon; and have two models published."""
+    job.write_text(job.read_text().replace("maxSteps: 600", "maxSteps: 5") + "  output: {format: [adapter, merged]}\n")
 
 
 @pytest.fixture
@@ -84,6 +90,46 @@ STOPS = [
     ),
     (signal.SIGTERM, "step 40 of stage domain is saved", r"after step \d+ of stage domain, which is saved"),
 ]
+
+
+LATER_STOPS = [
+    (signal.SIGTERM, "evaluating after domain on words", r"while suite words was measured; nothing is lost, .*|everything so far is saved"),
+    (signal.SIGINT, "stage domain is handed over", r"everything so far is saved|after step \d+ of stage task, which is saved"),
+    (signal.SIGTERM, "the adapter model is written", r"everything so far is saved"),
+]
+
+
+def test_a_stop_after_the_steps_says_what_is_kept_and_the_same_command_ends_the_run(job: Path) -> None:
+    shorten(job)
+    pairs = job.parent / "pairs.jsonl"
+    pairs.write_text(pairs.read_text() * 8)  # measuring is long enough to be met
+    for number, at, told in LATER_STOPS:
+        last = stopped(job, number, at)[-2]
+        assert re.fullmatch(f"Stopped: (?:{told})\n", last), f"{at}: {last}"
+    done = subprocess.run(command(job), cwd=job.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "resumed from step 5" in done.stderr
+    assert {path.name for path in (job.parent / "runs/birds/artifacts").iterdir()} >= {"adapter", "merged", "report.html"}
+
+
+def test_a_kill_while_the_data_is_prepared_leaves_nothing_half_and_the_same_command_goes_on(job: Path) -> None:
+    shorten(job)
+    (job.parent / "more.jsonl").write_text((job.parent / "glosses.jsonl").read_text() * 1500)
+    job.write_text(job.read_text().replace("glosses.jsonl", "more.jsonl"))
+    prepared = job.parent / "runs/birds/prepared"
+    process = subprocess.Popen(command(job), cwd=job.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (half := [*prepared.glob(".building-*/tokens.bin")]) and process.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.01)
+    os.kill(json.loads((job.parent / "runs/birds/lock").read_bytes())["pid"], signal.SIGKILL)
+    said = process.communicate()[1]
+    assert process.returncode == 137, said
+    assert "was killed (SIGKILL, exit code 137)" in said
+    assert [path for path in half if path.is_file()], "it was over before it was killed"
+
+    done = subprocess.run(command(job), cwd=job.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in prepared.iterdir() if path.name.startswith(".building")] == []
 
 
 def test_a_stop_in_any_phase_says_what_is_kept_and_a_damaged_checkpoint_is_left_aside(job: Path) -> None:

@@ -39,7 +39,7 @@ FILES: list[tuple[str, str, str, bytes, Reason, str]] = [
     ("no field", "causalLanguageModeling", "a.jsonl", lines(GOOD, {"body": "x", "id": 1}), Reason.DATA_INVALID, "a.jsonl:2: has no field 'text'; it has 'body', 'id'. If the column has another name, set data.columns.text"),
     ("wrong type", "causalLanguageModeling", "a.jsonl", lines(GOOD, {"text": 3}), Reason.DATA_INVALID, "a.jsonl:2: field 'text' is a number, not a string"),
     ("null", "causalLanguageModeling", "a.jsonl", lines({"text": None}), Reason.DATA_INVALID, "a.jsonl:1: field 'text' is null, not a string"),
-    ("half a surrogate pair", "causalLanguageModeling", "a.jsonl", lines(b'{"text": "\\ud83d"}'), Reason.DATA_INVALID, "a.jsonl:1: field 'text' holds half of a surrogate pair"),
+    ("half a surrogate pair", "causalLanguageModeling", "a.jsonl", lines(b'{"text": "\\ud83d"}'), Reason.DATA_INVALID, "a.jsonl:1: field 'text' holds a broken escape: one of \\ud800 to \\udfff without its other half, such as an emoji that was cut in two"),
     ("a NUL character", "causalLanguageModeling", "a.jsonl", lines({"text": "a\0"}), Reason.DATA_INVALID, "a.jsonl:1: field 'text' holds a NUL character"),
     ("NUL bytes", "causalLanguageModeling", "a.jsonl", lines(GOOD, b'{"text": "\0"}'), Reason.DATA_INVALID, "a.jsonl:2: has a NUL byte at byte 11 of the line; the file is damaged or not text"),
     ("Latin-1", "causalLanguageModeling", "a.jsonl", lines(GOOD, b'{"text": "caf\xe9"}'), Reason.DATA_INVALID, "a.jsonl:2: is not UTF-8: byte 0xe9 at byte 14 of the line; save the file as UTF-8"),
@@ -101,7 +101,7 @@ def test_rows_longer_than_max_length_are_listed_where_overflow_is_refuse(job: An
 @pytest.mark.parametrize(
     ("objective", "overflow", "row", "says"),
     [
-        ("supervised", "truncate", {"prompt": "word " * 60, "completion": "ok"}, "in 2 of 2 rows the first 16 tokens (training.maxLength) hold nothing to learn; in pairs and chats the prompt fills them"),
+        ("supervised", "truncate", {"prompt": "word " * 60, "completion": "ok"}, "in 2 of 2 rows the prompt alone fills the first 16 tokens (training.maxLength), so no answer is left: raise it, or shorten the prompts"),
         ("supervised", "drop", {"prompt": "word " * 60, "completion": "ok"}, "2 of 2 rows are longer than maxLength 16, and overflow is drop"),
         ("causalLanguageModeling", "drop", {"text": "word " * 60}, "2 of 2 rows are longer than maxLength 16"),
     ],
@@ -110,6 +110,12 @@ def test_every_row_is_longer_than_max_length(job: Any, objective: str, overflow:
     with pytest.raises(TrainerError) as caught:
         job.prepare(job.file("a.jsonl", [row, row]), objective, overflow=overflow, training={"maxLength": 16})
     assert says in str(caught.value)
+    assert caught.value.reason is Reason.NOTHING_SUPERVISED
+
+
+def test_rows_of_special_tokens_only(bert_job: Any) -> None:
+    with pytest.raises(TrainerError, match="has nothing to learn from: 2 of 2 rows have no token to learn") as caught:
+        bert_job.prepare(bert_job.file("a.jsonl", [{"text": "[MASK]"}, {"text": "[SEP]"}]), "maskedLanguageModeling")
     assert caught.value.reason is Reason.NOTHING_SUPERVISED
 
 

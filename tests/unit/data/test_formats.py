@@ -12,7 +12,6 @@ import pytest
 
 from finetune_api.v1alpha1.data import DataFormat
 from finetune_trainer.data.formats import read_rows, text
-from finetune_trainer.data.formats.encoding import MARK_NOTE
 from finetune_trainer.tokenizer import load_tokenizer
 
 
@@ -44,12 +43,13 @@ def test_a_byte_order_mark_is_skipped_and_noted(tmp_path: Path, kind: DataFormat
     path.write_bytes(content.encode("utf-8-sig"))
     notes: list[str] = []
     assert [record.row for record in read_rows(path, kind, ["text"], notes)] == [{"text": "a"}]
-    assert notes == [MARK_NOTE]
+    assert notes == ["starts with a UTF-8 byte-order mark, which was skipped"]
 
 
 def test_a_mark_is_noted_in_the_report(job: Any) -> None:
     report = job.prepare(job.file("a.jsonl", '\ufeff{"text": "a cat"}\n')).report
-    assert report.stages[0].sources[0].files[0].notes == [MARK_NOTE]
+    assert report.stages[0].sources[0].files[0].notes == ["starts with a UTF-8 byte-order mark, which was skipped"]
+    assert report.warnings == ["a.jsonl starts with a UTF-8 byte-order mark, which was skipped"]
 
 
 def test_a_field_larger_than_the_csv_modules_default(tmp_path: Path) -> None:

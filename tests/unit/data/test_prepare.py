@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -12,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from finetune_api.wire import Activity, TrainerConfig
 from finetune_trainer.data.cache import PartCache
 from finetune_trainer.data.hashes import FileHashes
 from finetune_trainer.data.prepare import prepare
-from finetune_trainer.data.prepared import Prepared, load_prepared
+from finetune_trainer.data.prepared import Prepared, load_prepared, read_report
 from finetune_trainer.data.rows import RowSet, RowSetWriter
 from finetune_trainer.errors import Stopped, TrainerError
 from finetune_trainer.progress import NullReporter
+from finetune_trainer.run_folder import RunFolder
 
 ROWS = [{"text": f"cat number {n} sat on mat {n * 7}"} for n in range(60)]
 
@@ -263,6 +266,31 @@ def test_duplicates_leaks_and_classes_are_reported(job: Any) -> None:
         in report.warnings
     )
     assert "stage a: 2 of 10 rows repeat an earlier one exactly" in report.warnings
+
+
+def test_the_report_counts_what_is_learned_cut_and_left_out(job: Any) -> None:
+    """Against the model's own tokenizer: two rows that fit, one that is cut, and one whose prompt leaves no room for an answer."""
+    rows = [("word " * words, answer) for words, answer in ((1, "a cat"), (5, "a dog"), (5, "a cat " * 20), (40, "a cat"))]
+    job.prepare(job.file("a.jsonl", [{"prompt": ask, "completion": say} for ask, say in rows]), "supervised", training={"maxLength": 48})
+    saved = read_report(RunFolder(job.run))
+    assert saved is not None
+    found = saved.stages[0].train
+
+    tokenizer = AutoTokenizer.from_pretrained(job.model.removeprefix("file://"))
+    asked = [f"<|im_start|>user\n{ask}<|im_end|>\n<|im_start|>assistant\n" for ask, _ in rows]
+    answers = [len(tokenizer.encode(f"{say}<|im_end|>", add_special_tokens=False)) for _, say in rows]
+    wholes = [len(tokenizer.encode(text, add_special_tokens=False)) + own for text, own in zip(asked, answers, strict=True)]
+    assert [whole > 48 for whole in wholes] == [False, False, True, True]
+    used = [*wholes[:2], 48]
+    learned = answers[0] + answers[1] + answers[2] - (wholes[2] - 48)
+    assert (found.rows, found.tokens, found.longest) == (3, sum(used), 48)
+    assert found.mean_length == pytest.approx(sum(used) / 3)
+    assert found.supervised_share == pytest.approx(learned / sum(used))
+    assert (found.truncated_share, found.dropped_share) == (pytest.approx(1 / 3), 1 / 4)
+    edges = found.histogram.edges
+    between = [sum(low <= length < high for length in used) for low, high in itertools.pairwise(edges)]
+    assert found.histogram.counts == between
+    assert sum(between) == 3
 
 
 def test_a_suite_that_the_model_cannot_serve_is_left_empty_and_said(job: Any) -> None:

@@ -42,13 +42,13 @@ class Reporter:
 
 
 class Clock:
-    """A second passes whenever it is read, so that every step is reported."""
+    """A second (or what is given) passes whenever it is read, so that every step is reported."""
 
-    def __init__(self) -> None:
-        self.now = 0.0
+    def __init__(self, tick: float = 1.0) -> None:
+        self.now, self.tick = 0.0, tick
 
     def __call__(self) -> float:
-        self.now += 1.0
+        self.now += self.tick
         return self.now
 
 
@@ -86,6 +86,7 @@ def stage(training: dict[str, Any], **fields: Any) -> Stage:
 def train(
     folder: Path, planned: Stage, *, kind: str = "llama", validated: bool = False, seed: int = 3, on_report: Reported | None = None,
     stop: StopFlag | None = None, dropout: float = 0.0, prepare: Callable[[nn.Module], None] = lambda net: None, store: type[CheckpointStore] = CheckpointStore,
+    clock: Clock | None = None,
 ) -> Trained:  # fmt: skip
     """Train the stage in this run folder, from its newest checkpoint where it has one."""
     epoch = open_epoch(RunFolder(folder), segment=1)
@@ -102,7 +103,7 @@ def train(
         model=net, tokenizer=tokenizer(), stage=planned, key=KEY, prepared=prepared, device=CPU, seed=seed, folder=epoch.stage_folder(KEY),
         precision=resolve_precision(planned.training.mixed_precision or MixedPrecision.AUTO, device=CPU, checkpoint=torch.float32, bf16_capable=False),
         committer=store(epoch, keep=planned.checkpoint.keep), resume=epoch.start,
-        reporter=Reporter(on_report or (lambda activity, fields: None)), stop=stop or StopFlag(), clock=Clock(),
+        reporter=Reporter(on_report or (lambda activity, fields: None)), stop=stop or StopFlag(), clock=clock or Clock(),
     )  # fmt: skip
     log = epoch.stage_folder(KEY) / SAMPLES
     return Trained(outcome, digest(dict(net.named_parameters())), log.read_bytes(), log.parent, net)

@@ -21,7 +21,7 @@ from finetune_trainer.checkpoint.snapshot import Snapshot, read_tensors
 from finetune_trainer.checkpoint.state import digest
 from finetune_trainer.checkpoint.store import CheckpointStore
 from finetune_trainer.errors import Stopped, TrainerError
-from tests.unit.engine.stage_run import Trained, stage, train
+from tests.unit.engine.stage_run import Clock, Trained, stage, train
 
 
 def largest_difference(left: Trained, right: Trained) -> float:
@@ -157,6 +157,27 @@ def test_a_signal_during_an_evaluation_aborts_it_and_it_is_done_again(tmp_path: 
     assert resumed.outcome.best == undisturbed.outcome.best
 
 
+@pytest.mark.parametrize(
+    ("checkpoint", "saved"),
+    [
+        ({"everyMinutes": 1}, [3, 6, 8]),
+        ({"everyMinutes": 1.5}, [4, 8]),
+        ({"everyMinutes": 1, "everySteps": 5}, [3, 5, 8]),
+        ({"everySteps": 5}, [5, 8]),
+    ],
+    ids=str,
+)
+def test_a_stage_is_saved_every_so_many_minutes(checkpoint: dict[str, Any], saved: list[int], tmp_path: Path) -> None:
+    """A step takes 25 seconds; the minutes count from the last save, and the last step is always saved."""
+    clock = Clock(tick=0.0)
+
+    def step(activity: Activity, report: dict[str, Any]) -> None:
+        clock.now += 25 if activity is Activity.TRAIN else 0
+
+    train(tmp_path, stage({"maxSteps": 8}, checkpoint=checkpoint | {"keep": 10}), on_report=step, clock=clock)
+    assert sorted(int(path.name.removeprefix("checkpoint-")) for path in tmp_path.rglob("checkpoint-*")) == saved
+
+
 def test_a_stage_that_is_done_is_not_trained_again(tmp_path: Path) -> None:
     planned = stage({}, evalSteps=3)
     first = train(tmp_path, planned, validated=True)
@@ -186,8 +207,18 @@ def test_a_metric_that_the_objective_does_not_have_is_refused(tmp_path: Path) ->
 
 
 def test_checkpointing_of_activations_changes_nothing_but_memory(tmp_path: Path) -> None:
-    plain, saving = (train(tmp_path / str(on), stage({"gradientCheckpointing": on}), kind="lora") for on in (False, True))
-    assert largest_difference(plain, saving) < 1e-6
+    """What a layer computed is not kept, so the backward pass computes it once more."""
+    computed = {False: 0, True: 0}
+
+    def run(on: bool) -> Trained:
+        def count(net: nn.Module) -> None:
+            first = next(module for name, module in net.named_modules() if name.endswith("layers.0.mlp"))
+            first.register_forward_pre_hook(lambda *_: computed.update({on: computed[on] + 1}))
+
+        return train(tmp_path / str(on), stage({"gradientCheckpointing": on, "maxSteps": 3}), kind="lora", prepare=count)
+
+    assert largest_difference(run(False), run(True)) < 1e-6
+    assert computed[True] - computed[False] == 3, "once more in each step"
 
 
 def test_autocast_ends_with_the_stage(tmp_path: Path) -> None:

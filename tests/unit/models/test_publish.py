@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from finetune_api.constants import Reason
 from finetune_api.plan import Runtime, plan
@@ -29,7 +30,7 @@ from finetune_trainer.modeling.start import Start
 from finetune_trainer.progress import NullReporter
 from finetune_trainer.publish import formats, publish
 from finetune_trainer.run_folder import RunFolder
-from tests.unit.models.cases import CAUSAL, CLASSES, LABELS, MASKED, build, job, logits, train
+from tests.unit.models.cases import CAUSAL, CLASSES, LABELS, MASKED, apart, build, job, logits, outputs, train
 
 BOTH = ["adapter", "merged"]
 Stages = list[tuple[str, str, str | None]]
@@ -152,6 +153,38 @@ def test_another_process_loads_it_with_transformers_and_peft_alone(tiny_llama: P
     wanted = logits(run.model).flatten()
     for found in json.loads(done.stdout.splitlines()[-1]):
         assert float((torch.tensor(found) - wanted).abs().max() / wanted.abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("base", "stages", "auto"),
+    [
+        ("tiny_llama", [("dora", CAUSAL, "stack"), ("pissa", CAUSAL, "stack"), ("rsLora", CAUSAL, None)], AutoModelForCausalLM),
+        ("tiny_llama", [("rsLora", CAUSAL, "stack"), ("dora", CAUSAL, "stack"), ("pissa", CAUSAL, None)], AutoModelForCausalLM),
+        ("tiny_llama", [("pissa", CAUSAL, "stack"), ("rsLora", CAUSAL, "stack"), ("dora", CAUSAL, None)], AutoModelForCausalLM),
+        (
+            "tiny_llama",
+            [("pissa", CAUSAL, "stack"), ("dora", CAUSAL, "stack"), ("rsLora", CLASSES, None)],
+            AutoModelForSequenceClassification,
+        ),
+        (
+            "tiny_bert",
+            [("rsLora", MASKED, "stack"), ("pissa", MASKED, "stack"), ("dora", CLASSES, None)],
+            AutoModelForSequenceClassification,
+        ),
+    ],
+    ids=lambda value: " ".join(step[0] for step in value) if isinstance(value, list) else None,
+)
+def test_a_stack_of_three_comes_back_as_one_plain_model(
+    base: str, stages: Stages, auto: Any, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    run = Trained(request.getfixturevalue(base), tmp_path, stages, output={"format": ["merged"]})
+    run.publish()
+    loaded = auto.from_pretrained(run.artifacts / "merged")
+    assert not [name for name, _ in loaded.named_parameters() if "lora" in name]
+    untrained = auto.from_pretrained(request.getfixturevalue(base), num_labels=len(LABELS))
+    wanted = logits(run.model)
+    assert apart(wanted, outputs(loaded).logits) < 1e-4
+    assert apart(wanted, outputs(untrained).logits) > 1e-2, "the stages changed it"
 
 
 def test_a_classifier_comes_back_with_its_head_and_labels(tiny_bert: Path, tmp_path: Path) -> None:

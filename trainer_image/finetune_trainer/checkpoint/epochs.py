@@ -135,7 +135,7 @@ def _promised(links: Sequence[Link], journal: Journal) -> bool:
 
 def _nothing_left(found: Found) -> str:
     listed = "".join(f"\n  {entry}" for entry in found.rejected)
-    return "a checkpoint was saved here, but none is whole" + (f":{listed}" if listed else "; every one is gone")
+    return f"every checkpoint that was saved here is damaged:{listed}" if listed else "every checkpoint that was saved here is gone"
 
 
 def _steps_lost(links: Sequence[Link], start: CheckpointRef | None) -> int:

@@ -167,7 +167,12 @@ class Summary:
         if long := sum(source.dropped_long for source in sources):
             why = f"{long} of {read} rows are longer than maxLength {length}, and overflow is drop"
         elif cut := sum(source.dropped_unsupervised for source in sources):
-            why = f"in {cut} of {read} rows the first {length} tokens (training.maxLength) hold nothing to learn; in pairs and chats the prompt fills them"
+            why = f"{cut} of {read} rows have no token to learn"
+            if task.objective is Objective.SUPERVISED:
+                why = (
+                    f"in {cut} of {read} rows the prompt alone fills the first {length} tokens (training.maxLength), so no answer is left: "
+                    "raise it, or shorten the prompts"
+                )
         else:
             why = f"all {read} rows are blank"
         self.problems.add(task.where, None, f"{name} has nothing to learn from: {why}", Reason.NOTHING_SUPERVISED)

@@ -136,12 +136,14 @@ def text_field(row: Mapping[str, Any], name: str, *, field: str) -> str:
 
 
 def well_formed(value: str, name: str) -> str:
-    """JSON can spell half of a surrogate pair, which is no text; raises RowError."""
+    r"""JSON can spell half of a surrogate pair (`"\ud83d"` alone), which is no text; raises RowError."""
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise RowError(f"field {name!r} holds half of a surrogate pair (\\ud800 to \\udfff), which is no text") from None
+            raise RowError(
+                f"field {name!r} holds a broken escape: one of \\ud800 to \\udfff without its other half, such as an emoji that was cut in two"
+            ) from None
     return value
 
 

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from finetune_api.v1alpha1.evaluation import Metric
@@ -25,6 +26,8 @@ MOST_POINTS: Final = 500
 """Points of a curve; more would not be seen, and would make the report heavy."""
 MOST_PANELS: Final = 12
 MOST_CLASSES: Final = 30
+GAP: Final = 5
+"""Pixels between a gate's line and a label; a browser's letters are a little wider than those that are measured with."""
 LONG_NAME: Final = 10
 """Characters of a stage's name that leave no room for three panels side by side."""
 
@@ -111,10 +114,15 @@ def _evaluation(index: int, rows: Sequence[Row], objectives: Mapping[str, str], 
         lines = math.ceil(len(rows) / columns)
         points = max(len(row.cells) for row in rows)
         made, axes = figure(layout, lines * (1.35 + 0.42 * points), rows=lines, columns=columns)
-        for place, row in zip(axes, rows, strict=False):
+        labels = [
             _whiskers(place, row, objectives.get(row.suite, ""), thresholds(verdicts, row), room=28 if columns < 3 else 22)
+            for place, row in zip(axes, rows, strict=False)
+        ]
         for place in axes[len(rows) :]:
             place.set_axis_off()
+        made.draw_without_rendering()  # only now the axes have their places
+        for place, row, found in zip(axes, rows, labels, strict=False):
+            _clear_of(place, thresholds(verdicts, row), found)
         return made
 
     words = " ".join(
@@ -124,9 +132,9 @@ def _evaluation(index: int, rows: Sequence[Row], objectives: Mapping[str, str], 
     return picture(f"evaluation-{index}", "Evaluation of the base model and after each stage, with 95 % intervals", words, draw)
 
 
-def _whiskers(axes: Axes, row: Row, objective: str, gates: Sequence[float], *, room: int) -> None:
-    """`room`: characters of a title; half of them for a label."""
-    last = len(row.cells) - 1
+def _whiskers(axes: Axes, row: Row, objective: str, gates: Sequence[float], *, room: int) -> list[Annotation]:
+    """Return the labels of the values. `room`: characters of a title; half of them for a label."""
+    last, labels = len(row.cells) - 1, []
     for place, cell in enumerate(row.cells):
         if cell.value is None:
             axes.text(0.5, place, "not applicable", ha="center", va="center", color=MUTED, transform=axes.get_yaxis_transform())
@@ -135,7 +143,8 @@ def _whiskers(axes: Axes, row: Row, objective: str, gates: Sequence[float], *, r
         low, high = cell.low if cell.low is not None else cell.value, cell.high if cell.high is not None else cell.value
         axes.plot([low, high], [place, place], color=colour, linewidth=3, solid_capstyle="round", alpha=0.55)
         axes.plot([cell.value], [place], color=colour, marker="o" if place in (0, last) else "D", markersize=8, markeredgecolor=PAPER)
-        axes.annotate(number(cell.value, row.metric), (cell.value, place), (0, 7), textcoords="offset points", ha="center", color=INK)
+        label = number(cell.value, row.metric)
+        labels.append(axes.annotate(label, (cell.value, place), (0, 7), textcoords="offset points", ha="center", color=INK))
     for value in gates:
         axes.axvline(value, color=SECOND, linestyle="--", linewidth=1.4)
         axes.annotate("gate", (value, -0.62), (3, 0), textcoords="offset points", ha="left", va="center", color=SECOND)
@@ -150,6 +159,19 @@ def _whiskers(axes: Axes, row: Row, objective: str, gates: Sequence[float], *, r
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     axes.margins(x=0.14)
+    return labels
+
+
+def _clear_of(axes: Axes, gates: Sequence[float], labels: Sequence[Annotation]) -> None:
+    """Move labels that a gate's line would cross to the side of it on which their value is."""
+    for gate in gates:
+        line, _ = axes.transData.transform((gate, 0))
+        for label in labels:
+            box, (value, _) = label.get_window_extent(), axes.transData.transform(label.xy)
+            if box.x0 - GAP < line < box.x1 + GAP:
+                pixels = line - GAP - box.x1 if value <= line else line + GAP - box.x0
+                beside, above = label.xyann
+                label.xyann = (beside + pixels * 72 / axes.figure.dpi, above)
 
 
 def _tick(value: float) -> str:

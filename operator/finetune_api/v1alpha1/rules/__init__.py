@@ -51,9 +51,12 @@ def _duplicates(unique: Unique, document: dict[str, object]) -> Iterator[Violati
             if name is None or name is BROKEN or isinstance(name, dict | list):
                 continue
             if name in seen:
-                where = f"{path}[{index}].{unique.key}" if unique.key else f"{path}[{index}]"
-                other = f"{path.rpartition('.')[2]}[{seen[name]}] has it already"
-                yield Violation(where, f"this entry is there twice: {other}", "take one out, or write another name", found=name)
+                first = f"{path.rpartition('.')[2]}[{seen[name]}]"
+                if unique.key:
+                    message, instead = f"this {unique.key} is taken by {first}", f"write another {unique.key}, or take one of the two out"
+                    yield Violation(f"{path}[{index}].{unique.key}", message, instead, found=name)
+                else:
+                    yield Violation(f"{path}[{index}]", f"{first} says this already", "take one of the two out", found=name)
             seen.setdefault(name, index)
 
 

@@ -34,6 +34,8 @@ class Rule:
     """What `it` is, from `self`: `gates[]` each entry, `stages[-1]` the last, `stages[+1]` each but the last, with the one after it as `next`."""
     field: str = ""
     """The field to blame, from `it` (from `self` where there is no `each`)."""
+    offenders: str = ""
+    """An expression over the same names: what breaks the rule, where it isn't the value of `field`. The message begins with the first."""
     choices: str = ""
     """An expression over the same names: what could have been written. Python names the nearest."""
     transition: bool = False
@@ -92,8 +94,8 @@ def violations(rule: Rule, document: dict[str, object], old: dict[str, object] |
             for where, more in _each(rule.each, node, path):
                 if not _holds(rule.holds, names | more):
                     blamed = f"{where}.{rule.field}" if rule.field else where
-                    found = [value for _, value in nodes(more.get("it", node), rule.field)]
-                    choices = _choices(rule.choices, names | more)
+                    found = _texts(rule.offenders, names | more) or [value for _, value in nodes(more.get("it", node), rule.field)]
+                    choices = _texts(rule.choices, names | more)
                     yield Violation(blamed, rule.message, rule.instead, rule.warning, found[0] if found else None, choices)
 
 
@@ -122,7 +124,7 @@ def _holds(expression: str, names: dict[str, object]) -> bool:
         return True
 
 
-def _choices(expression: str, names: dict[str, object]) -> tuple[str, ...]:
+def _texts(expression: str, names: dict[str, object]) -> tuple[str, ...]:
     try:
         found = evaluate(expression, names) if expression else []
     except Undecided:
@@ -137,7 +139,8 @@ def to_cel(rule: Rule) -> dict[str, str]:
     """
     words = f"{rule.message}: {rule.instead}"
     if not rule.each:
-        return {"rule": rule.holds, "message": words} | ({"fieldPath": f".{rule.field}"} if rule.field else {})
+        named = {"messageExpression": f"{rule.offenders}[0] + {_quoted(f': {words}')}"} if rule.offenders else {}
+        return {"rule": rule.holds, "message": words} | ({"fieldPath": f".{rule.field}"} if rule.field else {}) | named
     expression, offender = _over(rule.each, rule.holds)
     blamed = rule.each.partition("[")[0]
     if rule.field and "[" not in rule.each:

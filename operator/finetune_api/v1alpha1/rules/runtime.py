@@ -7,20 +7,35 @@ from typing import Final
 from finetune_api.constants import GROUP, RESERVED_ENVIRONMENT
 from finetune_api.v1alpha1.rules.rule import Rule, Unique
 
-_DIGEST: Final = "^[^@ ]+@sha256:[0-9a-f]{64}$"
+_DIGEST: Final = "@sha256:[0-9a-f]{64}$"
 _KEY: Final = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 _RESOURCE: Final = "^(cpu|memory|ephemeral-storage|hugepages-[0-9A-Za-z]+|[a-z0-9.-]+/[A-Za-z0-9._-]+)$"
 _GPU: Final = "self.?gpuResourceName.orValue('nvidia.com/gpu')"
+_MADE: Final = "(a claim made for each job)"
+_THERE: Final = "(one that is there)"
 _ROLES: Final = ("prepare", "train", "report")
 _LISTS: Final = ("requests", "limits")
 _OWN: Final = ("podLabels", "podAnnotations")
 
 
 def _keys(field: str, holds: str, message: str, instead: str, scope: str = "spec") -> Rule:
-    """A rule over the keys of a map."""
+    """A rule over the keys of a map, which names the first that breaks it."""
     return Rule(
-        scopes=(scope,), field=field, holds=f"!has(self.{field}) || self.{field}.all(key, {holds})", message=message, instead=instead
+        scopes=(scope,),
+        field=field,
+        holds=f"!has(self.{field}) || self.{field}.all(key, {holds})",
+        offenders=f"self.{field}.filter(key, !({holds}))",
+        message=message,
+        instead=instead,
     )
+
+
+def _image(holds: str, message: str, instead: str) -> Rule:
+    return Rule(scopes=("spec",), field="image", holds=f"!has(self.image) || {holds}", message=message, instead=instead)
+
+
+def _storage(holds: str, message: str, instead: str) -> Rule:
+    return Rule(scopes=("spec.storage",), holds=holds, message=message, instead=instead)
 
 
 def _without_gpus(role: str, amounts: str) -> Rule:
@@ -35,24 +50,36 @@ def _without_gpus(role: str, amounts: str) -> Rule:
 
 
 RUNTIME_RULES: Final = (
-    Rule(
-        scopes=("spec",),
-        field="image",
-        holds=f"!has(self.image) || self.image.matches('{_DIGEST}')",
-        message="an image by tag can change under a running job",
-        instead="write it by digest: NAME@sha256: and 64 hexadecimal digits",
+    _image(
+        "self.image.contains('@')",
+        "an image without a digest can change under a running job, whatever its tag",
+        "write it by digest: NAME@sha256: and 64 hexadecimal digits",
     ),
-    Rule(
-        scopes=("spec.storage",),
-        holds="has(self.claimTemplate) != has(self.claimName)",
-        message="a run folder lies on a claim made for the job, or on one that is there",
-        instead="write one of storage.claimTemplate and storage.claimName",
+    _image(
+        f"!self.image.contains('@') || self.image.matches('{_DIGEST}')",
+        "this digest is cut off or mistyped",
+        "write @sha256: and all of its 64 hexadecimal digits (0-9, a-f), and nothing after them",
+    ),
+    _image(
+        f"!self.image.matches('{_DIGEST}') || self.image.matches('^[^@ ]+@')",
+        "no image is named before the digest",
+        "write NAME@sha256:…, with a NAME such as registry.example.com/finetune-trainer",
+    ),
+    _storage(
+        "has(self.claimTemplate) || has(self.claimName)",
+        "no claim is given for the run folders",
+        f"write storage.claimTemplate {_MADE} or storage.claimName {_THERE}",
+    ),
+    _storage(
+        "!has(self.claimTemplate) || !has(self.claimName)",
+        "two claims are given for the run folders",
+        f"write storage.claimTemplate {_MADE} or storage.claimName {_THERE}, not both",
     ),
     *(
         _keys(
             amounts,
             f"key.matches('{_RESOURCE}')",
-            "there is a name that no resource has",
+            "no resource has this name",
             "write cpu, memory, ephemeral-storage, hugepages-SIZE or DOMAIN/NAME",
             f"spec.resources.{role}",
         )
@@ -64,7 +91,7 @@ RUNTIME_RULES: Final = (
         _keys(
             field,
             f"key.matches('{_KEY}')",
-            "there is a key of the wrong form",
+            "this key has the wrong form",
             "write letters, digits, '-', '_' and '.', at most 63, after a domain and a slash where there is one",
         )
         for field in ("nodeSelector", *_OWN)
@@ -73,7 +100,7 @@ RUNTIME_RULES: Final = (
         _keys(
             field,
             f"!key.startsWith('{GROUP}/') && !key.startsWith('batch.kubernetes.io/')",
-            f"the prefixes {GROUP}/ and batch.kubernetes.io/ are not the platform's to set",
+            f"keys with the prefixes {GROUP}/ and batch.kubernetes.io/ are not the platform's to set",
             "use a prefix of your own",
         )
         for field in _OWN

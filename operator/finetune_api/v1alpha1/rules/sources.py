@@ -80,7 +80,14 @@ _ROWS_FORM: Final = (
 )
 
 RULES: Final = (
-    _form(MODEL, f"|hf://{_HUB}$", "this names no model", "file://PATH, pvc://CLAIM/PATH or hf://OWNER/NAME"),
+    _form(MODEL, f"|hf://[^/]+$|hf://{_HUB}$", "this names no model", "file://PATH, pvc://CLAIM/PATH or hf://OWNER/NAME"),
+    Rule(
+        scopes=(MODEL,),
+        field="uri",
+        holds="!has(self.uri) || !self.uri.matches('^hf://[^/]+$')",
+        message="the owner is missing",
+        instead="write hf://OWNER/NAME, both as the hub shows them",
+    ),
     *(_form(scope, *_ROWS_FORM) for scope in (TRAIN, VALIDATION, SUITE)),
     _form(OUTPUT, "", "a result cannot be written there", "file://PATH or pvc://CLAIM/PATH"),
     Rule(
