@@ -54,6 +54,8 @@ REPORT_PAGES: Final = 3
 
 RESERVED_ENVIRONMENT: Final = ("HOME", "OMP_NUM_THREADS", "DISABLE_KUBEFLOW_INTEGRATION")
 """What the operator sets in every trainer's environment, besides FINETUNE_…: a runtime may not."""
+STALLED_AFTER_SECONDS: Final = 1800
+"""A run in which nothing advances for so long hangs, unless its runtime says otherwise; docs/explanation/progress.md tells why."""
 DOCS_FAILURES: Final = "docs/reference/failures.md"
 
 # Bounds of the schema. The API server's CEL cost estimate multiplies them, so they are part of the API (docs/decisions/).
@@ -73,6 +75,7 @@ MAX_MESSAGE: Final = 4096
 MAX_ATTEMPTS_LISTED: Final = 64
 MAX_ARTIFACTS: Final = 32
 MAX_LOG_LINES: Final = 20
+MAX_NOTICES: Final = 8
 MAX_RESOURCES: Final = 16
 MAX_ENVIRONMENT: Final = 64
 MAX_LABELS_OF_POD: Final = 32
@@ -196,6 +199,7 @@ class ConditionReason(StrEnum):
     PREPARING = "Preparing"
     TRAINING = "Training"
     REPORTING = "Reporting"
+    NO_PROGRESS = "NoProgress"
     # Suspended
     NOT_SUSPENDED = "NotSuspended"
     SUSPENDING = "Suspending"
@@ -224,6 +228,16 @@ class AttemptReason(StrEnum):
     POD_DELETED = "PodDeleted"
     JOB_DELETED = "JobDeleted"
     JOB_EDITED = "JobEdited"
+
+
+class NoticeReason(StrEnum):
+    """What a trainer notices of itself while it runs, and nothing has failed: it stands as long as it is so."""
+
+    NO_PROGRESS = "NoProgress"
+    DATA_BOUND = "DataBound"
+    LOSS_RISING = "LossRising"
+    LOSS_FLAT = "LossFlat"
+    GAP_OPENING = "GapOpening"
 
 
 @dataclass(frozen=True)
@@ -305,7 +319,8 @@ REASONS: Final[dict[Reason, ReasonInfo]] = {
         ExitCode.NO_CHECKPOINT, "No checkpoint in the run folder is whole: delete the folder to start anew, or restore it from a backup."
     ),
     Reason.STALLED: ReasonInfo(
-        ExitCode.STALLED, "No step ended for a long time; the stack dump in the log says where. The attempt is repeated."
+        ExitCode.STALLED,
+        "Nothing advanced for a long time; the message and the log say where each thread stood. Start it again (on a cluster the attempt is repeated): it goes on from the newest checkpoint.",
     ),
     Reason.STOPPED: ReasonInfo(ExitCode.STOPPED, "It was told to stop and saved first: start it again to go on from there."),
     Reason.INTERNAL_ERROR: ReasonInfo(
@@ -327,3 +342,8 @@ CLUSTER_HINTS: Final[dict[ClusterReason, str]] = {
         "Make a new job with a higher activeDeadlineSeconds or less to do: suspension and waiting don't count, only pods that ran."
     ),
 }
+
+NOTICE_HINTS: Final[dict[NoticeReason, str]] = {
+    NoticeReason.NO_PROGRESS: "Look at what it waits for: most often a disk, a network file system or a GPU that no longer answers.",
+}
+"""What to look at or to try. Where the field's value matters, the trainer adds one to try."""

@@ -25,6 +25,7 @@ from finetune_trainer.engine.guards import check_losses, check_scale, out_of_mem
 from finetune_trainer.engine.hooks import Ended, LoopState, StageHooks, StepFacts
 from finetune_trainer.engine.losses import class_logits, token_logits
 from finetune_trainer.engine.order import DataOrder
+from finetune_trainer.pulse import beat
 
 
 class StageTrainer(Trainer):
@@ -137,6 +138,7 @@ class StageTrainer(Trainer):
         with contextlib.nullcontext() if alone else self.accelerator.no_sync(model):
             loss = batch_loss(model, batch, self.collator.objective) * scale
             self.accelerator.backward(loss)
+        beat()
         return loss.detach()
 
     def _summed(self, count: int) -> int:
