@@ -345,5 +345,11 @@ CLUSTER_HINTS: Final[dict[ClusterReason, str]] = {
 
 NOTICE_HINTS: Final[dict[NoticeReason, str]] = {
     NoticeReason.NO_PROGRESS: "Look at what it waits for: most often a disk, a network file system or a GPU that no longer answers.",
+    NoticeReason.DATA_BOUND: (
+        "Rows are read from the run folder and put into batches by the CPU: ask the platform team for a runtime with faster storage (storage.claimTemplate.className) or more CPU, or raise training.perDeviceTrainBatchSize to"
+    ),
+    NoticeReason.LOSS_RISING: "Lower training.learningRate to",
+    NoticeReason.LOSS_FLAT: "Unless the model knew this kind of text already, raise training.learningRate to",
+    NoticeReason.GAP_OPENING: "It learns the training rows by heart: end earlier by training.earlyStopping with handOverWeights: best, or by",
 }
-"""What to look at or to try. Where the field's value matters, the trainer adds one to try."""
+"""What to look at or to try. Where the trainer knows a value to try, it adds it."""

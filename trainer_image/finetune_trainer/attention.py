@@ -26,7 +26,7 @@ ONCE: Final = ("message", "metrics")
 
 
 class Attentive:
-    """Passes every report on; `report` is called by the training thread, the rest by the watchdog's."""
+    """Passes every report on. `report` is called by the training thread, and by the one that saves; the rest by the watchdog's."""
 
     def __init__(self, reporter: Reporter, pulse: Pulse = PULSE) -> None:
         self._reporter = reporter
@@ -45,8 +45,9 @@ class Attentive:
         if activity not in MOMENTS:
             self._doing = (activity, fields)
         elif activity is Activity.SAVE and self._doing[0] is Activity.TRAIN:
-            # Not every step is reported, but what is saved was done.
-            self._doing = (Activity.TRAIN, self._doing[1] | {"done": fields["done"]})
+            # Not every step is reported, but what is saved was done; a save beside the training may be told late.
+            before = self._doing[1]
+            self._doing = (Activity.TRAIN, before | {"done": max(before.get("done", 0), fields["done"])})
         self._reporter.report(activity, **fields, notices=[*self._silence, *self._noticed])
 
     def activity(self) -> Activity:

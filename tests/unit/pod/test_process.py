@@ -170,7 +170,7 @@ def test_a_disk_that_no_longer_answers_ends_the_process_and_the_next_goes_on(new
     """The run's journal becomes a pipe that nobody reads: to open it never returns, as with a file server that is gone."""
     pod = new_pod(steps=60)
     assert pod.container("prepare", pod.config("prepare"))[0] == 0
-    patient = pod.config("train").model_copy(update={"stalled_after_seconds": 20})
+    patient = pod.config("train").model_copy(update={"stalled_after_seconds": 30})
     hanging = pod.start("train", patient)
     wait_for(lambda: list(pod.run.glob("epochs/*/stages/0-domain/checkpoint-*")), hanging)
     journal = pod.run / "journal.jsonl"

@@ -164,6 +164,16 @@ def test_reports_beat_and_a_silence_is_told_in_the_words_of_the_last_one(caplog:
     assert ended.message == ("save task, after step 40: nothing has advanced for 30 min; the main thread stands in append (journal.py:40)")
 
 
+@pytest.mark.parametrize(("saved", "step"), [(45, 45), (40, 42)], ids=["a step that was not reported", "a save that is told late"])
+def test_the_step_that_a_silence_names(saved: int, step: int) -> None:
+    sent = Reports()
+    reporter = Attentive(sent, Pulse(Clock()))
+    reporter.report(Activity.TRAIN, stage="task", done=42, total=100)
+    reporter.report(Activity.SAVE, stage="task", done=saved)
+    reporter.silent(900.0, 1800.0)
+    assert sent.told[-1]["done"] == step, "a step that goes back would be refused"
+
+
 def test_the_stacks_name_every_thread_and_end_with_the_main_one() -> None:
     waits, goes_on = threading.Event(), threading.Event()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from typing import Any
 
 import torch
@@ -90,7 +91,9 @@ class StageTrainer(Trainer):
     def _optimizer_step(self, model: nn.Module) -> StepFacts:
         number = self.loop.consumed
         plan = self.order.step(number)
+        began = time.perf_counter()
         batches = [self._collate(lines, plan.epoch) for lines in plan.batches]
+        waited = time.perf_counter() - began
         ids = [batch.ids for batch in batches]
         self.hooks.consumed(number + 1, plan.epoch, ids)
         predictions = self._summed(sum(batch.predictions for batch in batches))
@@ -125,6 +128,7 @@ class StageTrainer(Trainer):
             gradient_norm=norm_value,
             learning_rate=learning_rate,
             tokens=sum(batch.tokens for batch in batches) * self.accelerator.num_processes,
+            data_seconds=waited,
         )
 
     def _collate(self, lines: list[Any], epoch: int) -> Batch:
