@@ -5,8 +5,9 @@ the newest checkpoint.
 process is frozen (docker pause, a suspended machine) or gets no CPU at all, the watchdog makes none either, and nothing counts.
 
 A main thread that is stuck in native code is no obstacle as long as that code has let go of the interpreter's lock, as reads, writes, the
-network and torch do. For code that holds it no Python thread can run at all; faulthandler's own thread, which needs no lock, then dumps
-the stacks a minute later and ends the process with exit code 1, which is retried too.
+network and torch do. Code that holds it (a page of mapped rows that a file server never sends) lets no Python thread run at all;
+faulthandler's own thread, which needs no lock, then dumps the stacks a minute later and ends the process with exit code 1, which is retried
+too. Its clock is the machine's: a process that was frozen for that long may meet it when it is thawed.
 """
 
 from __future__ import annotations
@@ -110,22 +111,25 @@ class Watchdog:
         pulse: Pulse = PULSE,
         clock: Callable[[], float] = time.monotonic,
         every: float = LOOK_SECONDS,
+        backstop: float = BACKSTOP_SECONDS,
     ) -> None:
         """floor: seconds without a beat after which a run hangs, at least. activity: what it is doing. say: is told for how many seconds
-        nothing has advanced, again each minute, and of how many that are too many; None once it goes on. end: ends the process."""
+        nothing has advanced, again each minute, and of how many that are too many; None once it goes on. end: ends the process. every:
+        seconds between two looks. backstop: seconds after the limit at which faulthandler ends what lets no Python thread run."""
         self._floor = floor
         self._activity = activity
         self._say = say
         self._end = end
         self._pulse = pulse
         self._clock = clock
-        self._every = every
+        self.every = every
+        self._backstop = backstop
         self._watch = Watch(beat=pulse.at, at=clock())
         self._said: float | None = None
 
     def look(self) -> None:
         """Look once, and do what follows."""
-        self._watch = watch = looked(self._watch, at=self._clock(), beat=self._pulse.at, every=self._every)
+        self._watch = watch = looked(self._watch, at=self._clock(), beat=self._pulse.at, every=self.every)
         activity = self._activity()
         most = limit(watch, floor=self._floor, activity=activity)
         match verdict(watch, floor=self._floor, activity=activity):
@@ -143,16 +147,16 @@ class Watchdog:
     def arm(self) -> None:
         """Set faulthandler's own clock, for code that lets no Python thread run."""
         most = limit(self._watch, floor=self._floor, activity=self._activity())
-        faulthandler.dump_traceback_later(most - min(most, self._watch.quiet) + BACKSTOP_SECONDS, file=_STANDARD_ERROR, exit=True)
+        faulthandler.dump_traceback_later(most - min(most, self._watch.quiet) + self._backstop, file=_STANDARD_ERROR, exit=True)
 
 
 @contextmanager
-def watched(watchdog: Watchdog, *, every: float = LOOK_SECONDS) -> Iterator[None]:
+def watched(watchdog: Watchdog) -> Iterator[None]:
     """Let a thread look while the block runs."""
     over = threading.Event()
 
     def run() -> None:
-        while not over.wait(every):
+        while not over.wait(watchdog.every):
             watchdog.look()
             watchdog.arm()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -20,7 +22,7 @@ from finetune_trainer.logs import ProcessLog
 from finetune_trainer.pulse import Pulse
 from finetune_trainer.watchdog import LOOK_SECONDS, Hang, Watch, Watchdog, limit, looked, stacks, where
 
-FLOOR = 1800.0
+FLOOR: Final = 1800.0
 
 
 class Clock:
@@ -194,6 +196,37 @@ def test_the_stacks_name_every_thread_and_end_with_the_main_one() -> None:
     assert re.search(
         r", thread checkpoint_0 in wait \(threading\.py:\d+\) ← wait \(threading\.py:\d+\) ← stuck \(test_watchdog\.py:", place
     )
+
+
+STUCK: Final = """
+import ctypes, os, sys, time
+from finetune_api.wire import Activity
+from finetune_trainer.watchdog import Watchdog, watched
+
+def end(hang):
+    os.write(1, hang.where.encode())
+    os._exit(40)
+
+dog = Watchdog(0.5, activity=lambda: Activity.TRAIN, say=lambda seconds, most: None, end=end, every=0.1, backstop=0.5)
+with watched(dog):
+    time.sleep(0.3)  # the first look, which sets faulthandler's clock
+    {stuck}
+"""
+
+
+@pytest.mark.parametrize(
+    ("stuck", "code", "out", "errors"),
+    [
+        ("os.read(os.pipe()[0], 1)", 40, "the main thread stands in <module> (<string>:", ""),
+        ("ctypes.CDLL(None).pause()", 40, "the main thread stands in <module> (<string>:", ""),
+        ("ctypes.PyDLL(None).pause()", 1, "", "Timeout (0:00:0"),
+    ],
+    ids=["in a read", "in native code", "in native code that holds the interpreter's lock"],
+)
+def test_a_real_process_is_ended_wherever_its_main_thread_stands(stuck: str, code: int, out: str, errors: str) -> None:
+    done = subprocess.run([sys.executable, "-c", STUCK.format(stuck=stuck)], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert done.stdout.startswith(out) and errors in done.stderr
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["the run folder answers", "the run folder hangs too"])
