@@ -7,7 +7,6 @@ by the watchdog, from its own thread, in whose words the run's last report is to
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -18,7 +17,6 @@ from finetune_trainer.progress import Reporter
 from finetune_trainer.pulse import PULSE, Pulse
 from finetune_trainer.watchdog import Hang
 
-log = logging.getLogger("finetune_trainer")
 MOMENTS: Final = frozenset({Activity.SAVE, Activity.HAND_OVER})
 """Done in between: whoever follows a run wants to know what it was for."""
 ONCE: Final = ("message", "metrics")
@@ -66,7 +64,7 @@ class Attentive:
                 text = f"{self._place()}: nothing has advanced since {since:%H:%M:%S} UTC. {NOTICE_HINTS[NoticeReason.NO_PROGRESS]}"
                 text += f" After {duration(limit)} it ends itself, and what it has saved is gone on from."
                 self._silence = (Notice(reason=NoticeReason.NO_PROGRESS, message=text),)
-                log.warning("%s", text)
+                text = f"warning: {text}"
         told = {name: value for name, value in fields.items() if name not in ONCE}
         self._reporter.report(activity, **told, message=text, notices=[*self._silence, *self._noticed])
 

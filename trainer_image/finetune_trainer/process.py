@@ -33,7 +33,7 @@ from finetune_trainer.patience import ends_in_time, patience
 from finetune_trainer.progress import Reporter, from_environment
 from finetune_trainer.pulse import beat
 from finetune_trainer.run_folder import RunFolder
-from finetune_trainer.watchdog import Hang, Watchdog, watched
+from finetune_trainer.watchdog import Hang, Watchdog, beside, watched
 
 log = logging.getLogger("finetune_trainer")
 
@@ -116,7 +116,7 @@ def _watchdog(config: TrainerConfig, reporter: Attentive, ending: Ending) -> Wat
     def end(hang: Hang) -> None:
         os._exit(ending.hung(reporter.hangs(hang), hang.stacks))
 
-    return Watchdog(config.stalled_after_seconds, activity=reporter.activity, say=reporter.silent, end=end)
+    return Watchdog(config.stalled_after_seconds, activity=reporter.activity, say=beside(reporter.silent), end=end)
 
 
 def _answer(stop: StopFlag) -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import PurePath
 from types import FrameType
-from typing import Final
+from typing import Final, Protocol
 
 from finetune_api.wire import Activity
 from finetune_trainer.pulse import PULSE, Pulse
@@ -100,13 +100,19 @@ class Hang:
     """Every thread's, innermost frame first."""
 
 
+class Say(Protocol):
+    def __call__(self, seconds: float | None, limit: float) -> bool:
+        """Tell, or begin to. False: not now, ask again."""
+        ...
+
+
 class Watchdog:
     def __init__(
         self,
         floor: float,
         *,
         activity: Callable[[], Activity],
-        say: Callable[[float | None, float], None],
+        say: Say,
         end: Callable[[Hang], None],
         pulse: Pulse = PULSE,
         clock: Callable[[], float] = time.monotonic,
@@ -114,7 +120,7 @@ class Watchdog:
         backstop: float = BACKSTOP_SECONDS,
     ) -> None:
         """floor: seconds without a beat after which a run hangs, at least. activity: what it is doing. say: is told for how many seconds
-        nothing has advanced, again each minute, and of how many that are too many; None once it goes on. end: ends the process. every:
+        nothing has advanced, again each minute, and of how many that are too many; None once it goes on; it must not wait. end: ends the process. every:
         seconds between two looks. backstop: seconds after the limit at which faulthandler ends what lets no Python thread run."""
         self._floor = floor
         self._activity = activity
@@ -136,13 +142,11 @@ class Watchdog:
             case Verdict.HANGS:
                 self._end(Hang(watch.quiet, where(), stacks()))
             case Verdict.SILENT:
-                if self._said is None or watch.quiet - self._said >= SAY_SECONDS:
+                if (self._said is None or watch.quiet - self._said >= SAY_SECONDS) and self._say(watch.quiet, most):
                     self._said = watch.quiet
-                    self._say(watch.quiet, most)
             case Verdict.WELL:
-                if self._said is not None:
+                if self._said is not None and self._say(None, most):
                     self._said = None
-                    self._say(None, most)
 
     def arm(self) -> None:
         """Set faulthandler's own clock, for code that lets no Python thread run."""
@@ -168,6 +172,21 @@ def watched(watchdog: Watchdog) -> Iterator[None]:
         over.set()
         thread.join()
         faulthandler.cancel_dump_traceback_later()
+
+
+def beside(tell: Callable[[float | None, float], None]) -> Say:
+    """Tell in a thread of its own, one thing after the other: the log may lie on what hangs, and the watchdog must not wait for it."""
+    thread: threading.Thread | None = None
+
+    def say(seconds: float | None, limit: float) -> bool:
+        nonlocal thread
+        if thread is not None and thread.is_alive():
+            return False
+        thread = threading.Thread(target=tell, args=(seconds, limit), name="telling", daemon=True)
+        thread.start()
+        return True
+
+    return say
 
 
 def stacks() -> str:
