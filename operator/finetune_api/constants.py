@@ -60,6 +60,8 @@ REPORT_PAGES: Final = 3
 
 RESERVED_ENVIRONMENT: Final = ("HOME", "OMP_NUM_THREADS", "DISABLE_KUBEFLOW_INTEGRATION")
 """What the operator sets in every trainer's environment, besides FINETUNE_…: a runtime may not."""
+STALLED_AFTER_SECONDS: Final = 1800
+"""A run in which nothing advances for so long hangs, unless its runtime says otherwise; docs/explanation/progress.md tells why."""
 DOCS_FAILURES: Final = "docs/reference/failures.md"
 
 # Bounds of the schema. The API server's CEL cost estimate multiplies them, so they are part of the API (docs/decisions/).
@@ -79,6 +81,7 @@ MAX_MESSAGE: Final = 4096
 MAX_ATTEMPTS_LISTED: Final = 64
 MAX_ARTIFACTS: Final = 32
 MAX_LOG_LINES: Final = 20
+MAX_NOTICES: Final = 8
 MAX_RESOURCES: Final = 16
 MAX_ENVIRONMENT: Final = 64
 MAX_LABELS_OF_POD: Final = 32
@@ -202,6 +205,7 @@ class ConditionReason(StrEnum):
     PREPARING = "Preparing"
     TRAINING = "Training"
     REPORTING = "Reporting"
+    NO_PROGRESS = "NoProgress"
     # Suspended
     NOT_SUSPENDED = "NotSuspended"
     SUSPENDING = "Suspending"
@@ -230,6 +234,16 @@ class AttemptReason(StrEnum):
     POD_DELETED = "PodDeleted"
     JOB_DELETED = "JobDeleted"
     JOB_EDITED = "JobEdited"
+
+
+class NoticeReason(StrEnum):
+    """What a trainer notices of itself while it runs, and nothing has failed: it stands as long as it is so."""
+
+    NO_PROGRESS = "NoProgress"
+    DATA_BOUND = "DataBound"
+    LOSS_RISING = "LossRising"
+    LOSS_FLAT = "LossFlat"
+    GAP_OPENING = "GapOpening"
 
 
 @dataclass(frozen=True)
@@ -311,7 +325,8 @@ REASONS: Final[dict[Reason, ReasonInfo]] = {
         ExitCode.NO_CHECKPOINT, "No checkpoint in the run folder is whole: delete the folder to start anew, or restore it from a backup."
     ),
     Reason.STALLED: ReasonInfo(
-        ExitCode.STALLED, "No step ended for a long time; the stack dump in the log says where. The attempt is repeated."
+        ExitCode.STALLED,
+        "Nothing advanced for a long time; the message and the log say where each thread stood. Start it again (on a cluster the attempt is repeated): it goes on from the newest checkpoint.",
     ),
     Reason.STOPPED: ReasonInfo(ExitCode.STOPPED, "It was told to stop and saved first: start it again to go on from there."),
     Reason.INTERNAL_ERROR: ReasonInfo(
@@ -333,3 +348,14 @@ CLUSTER_HINTS: Final[dict[ClusterReason, str]] = {
         "Make a new job with a higher activeDeadlineSeconds or less to do: suspension and waiting don't count, only pods that ran."
     ),
 }
+
+NOTICE_HINTS: Final[dict[NoticeReason, str]] = {
+    NoticeReason.NO_PROGRESS: "Look at what it waits for: most often a disk, a network file system or a GPU that no longer answers.",
+    NoticeReason.DATA_BOUND: (
+        "Rows are read from the run folder and put into batches by the CPU: ask the platform team for a runtime with faster storage (storage.claimTemplate.className) or more CPU, or raise training.perDeviceTrainBatchSize to"
+    ),
+    NoticeReason.LOSS_RISING: "Lower training.learningRate to",
+    NoticeReason.LOSS_FLAT: "Unless the model knew this kind of text already, raise training.learningRate to",
+    NoticeReason.GAP_OPENING: "It learns the training rows by heart: end earlier by training.earlyStopping with handOverWeights: best, or by",
+}
+"""What to look at or to try. Where the trainer knows a value to try, it adds it."""

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 
 from finetune_api.base import WireModel
+from finetune_api.constants import STALLED_AFTER_SECONDS
 from finetune_api.v1alpha1.fine_tune_job import RULES_APART, FineTuneJob, FineTuneJobSpec
 from finetune_api.v1alpha1.method import Lora, MethodType
 from finetune_api.v1alpha1.stage import Objective, Stage
@@ -36,6 +37,7 @@ class Runtime(WireModel):
     secret_files: dict[str, str] = {}
     threads: int = 1
     grace_seconds: int = 60
+    stalled_after_seconds: int = STALLED_AFTER_SECONDS
     uid: str = ""
 
 
@@ -69,6 +71,7 @@ def plan(job: FineTuneJob, *, runtime: Runtime) -> Plan:
             "secret_files": runtime.secret_files,
             "threads": runtime.threads,
             "grace_seconds": runtime.grace_seconds,
+            "stalled_after_seconds": runtime.stalled_after_seconds,
         }
         # The job is valid: asking every rule again for each segment would be most of what a decision of the operator costs.
         return TrainerConfig.model_validate(told, context=RULES_APART)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import base64
 import zlib
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 from finetune_api.base import WireModel
-from finetune_api.constants import ClusterReason, ExitCode, Reason
+from finetune_api.constants import MAX_NOTICES, STALLED_AFTER_SECONDS, ClusterReason, ExitCode, NoticeReason, Reason
 from finetune_api.reading import Reading
+from finetune_api.shown import safe
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
 from finetune_api.v1alpha1.status import Artifact, EvaluationStatus, Provenance, StageStatus
 
@@ -79,6 +80,8 @@ class TrainerConfig(WireModel):
     """CPU threads of torch: part of the plan, because sums depend on it. A resumed run keeps the recorded number."""
     grace_seconds: int = 60
     """What is left between SIGTERM and SIGKILL."""
+    stalled_after_seconds: int = Field(default=STALLED_AFTER_SECONDS, ge=1)
+    """Seconds in which nothing advances, after which the process takes itself for hanging and ends."""
     pod: PodConfig | None = None
     """None in a local run."""
     reading: Reading | None = None
@@ -95,6 +98,14 @@ class Activity(StrEnum):
     SAVE = "save"
     HAND_OVER = "handOver"
     PUBLISH = "publish"
+
+
+class Notice(WireModel):
+    """What a trainer notices of itself. It is told with every report as long as it is so, because any of them may be lost."""
+
+    reason: NoticeReason
+    message: Annotated[str, Field(max_length=1024), AfterValidator(safe)]
+    """What is so, since when, and what to try."""
 
 
 class ProgressReport(WireModel):
@@ -117,6 +128,8 @@ class ProgressReport(WireModel):
     eta_seconds: float | None = None
     metrics: dict[str, float] = {}
     """Validation metrics of the stage, in the report that follows an evaluation."""
+    notices: list[Notice] | None = None
+    """Everything that the trainer notices now; None: this report does not say."""
     message: str | None = None
     """A sentence for the log pane: what happened, once ("checkpoint 40 saved", "resumed from step 40")."""
     at: float = 0.0
@@ -150,6 +163,16 @@ class ProgressUpdate(WireModel):
     grad_norm: _Size | None = None
     tokens_per_second: _Size | None = None
     metrics: Annotated[dict[Annotated[str, Field(max_length=64)], _Figure], Field(max_length=32)] = {}
+    notices: Annotated[list[Notice], Field(max_length=MAX_NOTICES)] | None = None
+    """Everything that the trainer notices now. None: it does not say, as trainers that are older than notices."""
+
+    @field_validator("notices", mode="before")
+    @classmethod
+    def _without_what_nobody_knows(cls, notices: Any) -> Any:
+        """A newer trainer may notice more than this program has words for."""
+        if not isinstance(notices, list):
+            return notices
+        return [each for each in notices if not isinstance(each, dict) or each.get("reason") in set(NoticeReason)]
 
     @model_validator(mode="after")
     def _no_more_than_all(self) -> ProgressUpdate:

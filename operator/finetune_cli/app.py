@@ -33,7 +33,7 @@ EXIT_CODES = (
     (22, "a gate was missed; nothing was published"),
     (30, "the storage is full or can't be written"),
     (31, "no valid checkpoint where one was promised"),
-    (40, "stalled: no step ended for a long time"),
+    (40, "stalled: nothing advanced for a long time"),
     (75, "stopped by Ctrl-C or SIGTERM after a save; the same command goes on"),
     (137, "the trainer was killed (by a second Ctrl-C, or for want of memory); the same command goes on"),
 )

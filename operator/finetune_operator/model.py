@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
 from finetune_api.v1alpha1.status import Phase
-from finetune_api.wire import ProgressUpdate
+from finetune_api.wire import Notice, ProgressUpdate
 
 Manifest = Mapping[str, Any]
 """An object as the API server sends it: never changed in place."""
@@ -63,6 +63,10 @@ class Live:
     """Percent a second over the last minutes, None where too little was seen."""
     due: bool
     """Whether it is this job's turn for a status write that tells nothing else."""
+    notices: tuple[Notice, ...] = ()
+    """What the trainer notices of itself, as far as this pod said."""
+    pod: str = ""
+    """Name of the pod."""
 
 
 @dataclass(frozen=True)

@@ -34,14 +34,14 @@ def answer(seen: Observed, step: Step, case: Case | None = None) -> Decision:
     status = _status(seen, step, case, None)
     if step.quiet and _may_wait(old, status, generation):
         return Decision(actions=step.actions, requeue_after=step.requeue_after)
-    live = fold.newest(case, step) if case is not None else None
+    live = fold.newest(case) if case is not None else None
     if live is not None and (status != old or live.due):
         # What a pod reported goes along with whatever is written anyway; by itself it waits for its turn.
         told = _status(seen, step, case, live)
         only_progress = status == old and not step.actions
         if not (only_progress and _tells_nothing_new(old, told)):
             status = told
-    return Decision(actions=step.actions, status=status, notes=_notes(seen, step), requeue_after=step.requeue_after)
+    return Decision(actions=step.actions, status=status, notes=_notes(old, status, step), requeue_after=step.requeue_after)
 
 
 def _status(seen: Observed, step: Step, case: Case | None, live: Live | None) -> Fields:
@@ -95,6 +95,7 @@ def _of_case(case: Case, step: Step, old: Mapping[str, Any], live: Live | None) 
     return {
         **fields,
         "progress": fold.progress(case, step, old, live),
+        "warnings": fold.warnings(step, old, live),
         "stages": stages,
         "evaluation": evaluation,
         "artifacts": _dumped(step.result, "artifacts") or old.get("artifacts"),
@@ -234,16 +235,18 @@ WARNINGS = frozenset(
         c.ConditionReason.LIMIT_RANGE,
         c.ConditionReason.POD_REFUSED,
         c.ConditionReason.CLEANING_UP,
+        c.ConditionReason.NO_PROGRESS,
     }
 )
-"""Reasons to wait for which somebody may have to do something."""
+"""Reasons to wait for, or of what runs, for which somebody may have to do something."""
 
 
-def _notes(seen: Observed, step: Step) -> tuple[Note, ...]:
-    """Return an event where the reason of where the job stands has changed."""
+def _notes(old: Mapping[str, Any], status: Mapping[str, Any], step: Step) -> tuple[Note, ...]:
+    """Return an event where the reason of where the job stands has changed, and one for each warning that is new."""
     reason = step.failure.reason if step.failure is not None else str(step.reason)
-    before = condition(seen.job, ConditionType.RUNNING) or {}
-    if before.get("reason") == reason:
-        return ()
+    before = condition({"status": old}, ConditionType.RUNNING) or {}
     bad = step.failure is not None or not step.accepted or step.reason in WARNINGS
-    return (Note(Severity.WARNING if bad else Severity.NORMAL, reason, step.message[:1024]),)
+    stands = (Note(Severity.WARNING if bad else Severity.NORMAL, reason, step.message[:1024]),) if before.get("reason") != reason else ()
+    known = {each.get("reason") for each in old.get("warnings") or []}
+    new = [each for each in status.get("warnings") or [] if each["reason"] not in known]
+    return (*stands, *(Note(Severity.WARNING, each["reason"], each["message"][:1024]) for each in new))

@@ -146,6 +146,43 @@ def test_what_is_malformed_is_refused(world: World, victim: Object, body: bytes)
     assert "progress" not in world.status("victim")
 
 
+def events(world: World, name: str) -> list[tuple[str, str, str]]:
+    """Type, reason and words of the job's Events, in order."""
+    found = world.api.items(f"/apis/events.k8s.io/v1/namespaces/{world.namespace}/events")
+    mine = [each for each in found if each["regarding"]["name"] == name and each["regarding"]["kind"] == "FineTuneJob"]
+    return [(each["type"], each["reason"], each["note"]) for each in sorted(mine, key=lambda each: str(each["eventTime"]))]
+
+
+def test_what_a_trainer_notices_is_a_condition_a_warning_and_one_event_each(world: World) -> None:
+    pod = world.start("silent")
+    silent = {"reason": "NoProgress", "message": "train only, after step 40: nothing has advanced since 12:00:00 UTC."}
+    flat = {"reason": "LossFlat", "message": "stage only: the loss has not fallen."}
+    newer = {"reason": "OutOfSorts", "message": "only a later version knows what that is"}
+
+    def reason() -> tuple[str, str, str]:
+        kinds = {each["type"]: each for each in world.status("silent")["conditions"]}
+        return kinds["Running"]["status"], kinds["Running"]["reason"], kinds["Reconciling"]["reason"]
+
+    assert world.report(pod, train(40, notices=[silent, flat, newer]))[0] == 200
+    await_value(lambda: reason() == ("True", "NoProgress", "NoProgress"), what="the silence in its conditions", timeout=SECONDS)
+    status = world.status("silent")
+    assert (status["phase"], [(each["reason"], each["message"]) for each in status["warnings"]]) == (
+        "Running",
+        [("LossFlat", flat["message"])],
+    )
+    assert world.report(pod, train(40, notices=[silent, flat]))[0] == 200
+    assert world.report(pod, train(41, notices=[]))[0] == 200
+    await_value(lambda: reason() == ("True", "Training", "Training"), what="that it goes on", timeout=SECONDS)
+    await_value(lambda: "warnings" not in world.status("silent"), what="the warning's end", timeout=SECONDS)
+    name, node = pod["metadata"]["name"], pod["spec"]["nodeName"]
+    assert [event for event in events(world, "silent") if event[0] == "Warning"] == [
+        ("Warning", "NoProgress", f"pod {name} on node {node}: {silent['message']}"),
+        ("Warning", "LossFlat", flat["message"]),
+    ]
+    assert world.report(pod, train(42))[0] == 200, "a trainer that is older than notices"
+    world.step("silent", 42)
+
+
 def test_many_reports_are_few_writes(world: World) -> None:
     """As many as a pod may send, for longer than a turn lasts: the writes are counted in the API server's own log."""
     pod = world.start("hasty")

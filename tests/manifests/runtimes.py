@@ -61,6 +61,7 @@ WHOLE: Final = edited(
         "spec.podLabels": {"sidecar.istio.io/inject": "false", "team": "a"},
         "spec.podAnnotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
         "spec.nodeLostAfterSeconds": 60,
+        "spec.stalledAfterSeconds": 3600,
         "spec.terminationGracePeriodSeconds": 120,
     },
 )
@@ -195,6 +196,7 @@ BROKEN_RUNTIMES: Final = (
     _broken("a queue with a slash", {"spec.queueName": "team/queue"}, "spec.queueName", "letters, digits"),
     _broken("a command", {"spec.command": ["sh"]}, "spec.command", "there is no such field", pruned=True),
     _broken("a node that is lost at once", {"spec.nodeLostAfterSeconds": 1}, "spec.nodeLostAfterSeconds", "at least 10"),
+    _broken("a trainer that hangs at once", {"spec.stalledAfterSeconds": 30}, "spec.stalledAfterSeconds", "at least 60"),
     _broken("no time to save", {"spec.terminationGracePeriodSeconds": 5}, "spec.terminationGracePeriodSeconds", "at least 10"),
     _broken("a name with capitals", {"metadata.name": "Torch"}, "metadata.name", "lower-case letters"),
 )

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
-from finetune_api.constants import CLUSTER_HINTS, ClusterReason, ExitCode, Reason
-from finetune_api.shown import safe
+from finetune_api.constants import CLUSTER_HINTS, MAX_LOG_LINES, ClusterReason, ExitCode, Reason
+from finetune_api.shown import safe, safe_line
 from finetune_api.wire import RunResult, TrainerConfig
 from finetune_trainer import message
 from finetune_trainer.checkpoint.files import FileLayer
 from finetune_trainer.checkpoint.journal import Event, Journal
 from finetune_trainer.checkpoint.starts import Starts, starts
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.logs import ProcessLog
+from finetune_trainer.logs import LONGEST_LINE, ProcessLog, last_lines
 from finetune_trainer.outcome import complete, finished
 from finetune_trainer.run_folder import RunFolder
 from finetune_trainer.tidy import tidy, without_checkpoints
 
 log = logging.getLogger("finetune_trainer")
+HUNG_SECONDS: Final = 20.0
+"""What a process that hangs gives the run folder and the log to take its end."""
 NOT_OURS = (Reason.RUN_FOLDER_BUSY, Reason.RUN_FOLDER_MISMATCH)
 """Ends of a process to which the run folder does not belong: it leaves no result there."""
 
@@ -69,6 +73,22 @@ class Ending:
         """The process was told to stop and is still in the middle of something. Returns the exit code to leave with."""
         text = "in the middle of something that could not be stopped in time; the last checkpoint is what it goes on from"
         return self.tell(RunResult(outcome="Stopped", exit_code=ExitCode.STOPPED, reason=Reason.STOPPED, message=text))
+
+    def hung(self, result: RunResult, stacks: str, *, seconds: float = HUNG_SECONDS) -> int:
+        """As `tell`, for a process that hangs, with every thread's stack in the log. The run folder, or whoever reads the log, may be what
+        hangs: so all that may wait for them is done in another thread, and where it takes longer than `seconds`, the termination message
+        alone says how it ended. Returns the exit code to leave with."""
+
+        def everything() -> None:
+            log.error("nothing advances any more; this is where every thread stands, the innermost call first:\n%s", stacks)
+            self.tell(result)
+
+        if not _done_within(seconds, everything):
+            # The stacks are not in the log: the end of them is of more use than of a log that says nothing of it.
+            tail = last_lines([safe_line(line, LONGEST_LINE) for line in stacks.split("\n")][-MAX_LOG_LINES:], message.LOG_LIMIT)
+            bare = result.model_copy(update={"message": safe(self._log.mask(result.message)), "log_tail": tail})
+            _done_within(seconds, lambda: self._send(bare))
+        return int(result.exit_code) if self._code is None else self._code
 
     def _tell(self, result: RunResult) -> int:
         result = self._completed(result)
@@ -149,6 +169,14 @@ def over_the_caps(counted: Starts, config: TrainerConfig) -> RunResult | None:
     last = counted.failures[-1]
     text = f"{len(counted.failures)} attempts of segment {stages} failed, and retry.maxAttempts is {retry.max_attempts}; the last: {last['message']}"
     return RunResult.model_validate({"outcome": "Failed", "exitCode": last["exitCode"], "reason": last["reason"], "message": text})
+
+
+def _done_within(seconds: float, action: Callable[[], object]) -> bool:
+    """Whether an action was done in time; it is not waited for any longer."""
+    thread = threading.Thread(target=action, name="ending", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return not thread.is_alive()
 
 
 def clean(config: TrainerConfig) -> None:

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from finetune_api.constants import REASONS, REPORT_PAGES, ExitCode, Reason
 from finetune_api.wire import RunResult, TrainerConfig
 from finetune_trainer import message
+from finetune_trainer.attention import Attentive
 from finetune_trainer.checkpoint.identity import claim
 from finetune_trainer.checkpoint.lock import hold
 from finetune_trainer.checkpoint.signals import StopFlag
@@ -31,7 +32,9 @@ from finetune_trainer.logs import ProcessLog
 from finetune_trainer.outcome import finished, finished_before, read_result
 from finetune_trainer.patience import ends_in_time, patience
 from finetune_trainer.progress import Reporter, from_environment
+from finetune_trainer.pulse import beat
 from finetune_trainer.run_folder import RunFolder
+from finetune_trainer.watchdog import Hang, Watchdog, beside, watched
 
 log = logging.getLogger("finetune_trainer")
 
@@ -76,7 +79,9 @@ def _segment(command: str, config: TrainerConfig, ending: Ending, process_log: P
             before = finished_before(config) if config.pod else None
             if before is not None:
                 return ending.tell_again(before)
-            result = run(command, config, ending=ending, reporter=from_environment(), stop=stop)
+            reporter = Attentive(from_environment())
+            stack.enter_context(watched(_watchdog(config, reporter, ending)))
+            result = run(command, config, ending=ending, reporter=reporter, stop=stop)
     except TrainerError as error:
         result = failed(error)
     except Exception as error:
@@ -106,8 +111,18 @@ def run(command: str, config: TrainerConfig, *, ending: Ending, reporter: Report
         with lean_imports():
             from finetune_trainer import recipe
 
+        beat()
         _answer(stop)
         return (recipe.train if command == "train" else recipe.evaluate)(config, reporter=reporter, stop=stop)
+
+
+def _watchdog(config: TrainerConfig, reporter: Attentive, ending: Ending) -> Watchdog:
+    """Ends this process where nothing in it advances any more, wherever its main thread stands."""
+
+    def end(hang: Hang) -> None:
+        os._exit(ending.hung(reporter.hangs(hang), hang.stacks))
+
+    return Watchdog(config.stalled_after_seconds, activity=reporter.activity, say=beside(reporter.silent), end=end)
 
 
 def _answer(stop: StopFlag) -> None:

@@ -143,6 +143,8 @@ class ClusterFineTuneRuntimeSpec(ApiModel):
     """Annotations for every pod: an autoscaler's. Not with the prefix finetune.dev/. Default: none. Example: {cluster-autoscaler.kubernetes.io/safe-to-evict: "false"}"""
     node_lost_after_seconds: Annotated[int, Field(ge=10, le=86400)] = 300
     """Seconds that a node may be silent before its pod is given up and the attempt is repeated elsewhere. Default: 300. Example: 300"""
+    stalled_after_seconds: Annotated[int, Field(ge=60, le=86400)] = c.STALLED_AFTER_SECONDS
+    """Seconds in which no step, row, batch or byte advances, after which a trainer dumps its stacks and ends (reason Stalled), and the attempt is repeated; twice that while a model is loaded, handed over or published. Default: 1800. Example: 3600"""
     termination_grace_period_seconds: Annotated[int, Field(ge=10, le=3600)] = 60
     """Seconds between SIGTERM and SIGKILL: what a save may take. Default: 60. Example: 120"""
 

@@ -225,6 +225,15 @@ class Failure(ApiModel):
     """The end of the log, secrets masked. Example: ["task: reading train.jsonl"]"""
 
 
+class StatusWarning(ApiModel):
+    reason: Short
+    """DataBound, LossRising, LossFlat or GapOpening. Example: LossFlat"""
+    message: Text
+    """What the trainer notices, and what to try. Example: "stage task: the loss has not fallen over the last 400 steps (2.31 before, 2.30 now): raise training.learningRate to 6e-05, say" """
+    since: Time
+    """When the operator heard of it, RFC 3339. Example: "2030-01-01T12:00:00Z" """
+
+
 class RuntimeStatus(ApiModel):
     """The runtime that the job started with; a change of the ClusterFineTuneRuntime does not reach it."""
 
@@ -262,6 +271,8 @@ class FineTuneJobStatus(ApiModel):
     """The stage that runs. Example: task"""
     progress: Progress | None = None
     """How far it is. Example: {percent: 41, step: 410, totalSteps: 1000, loss: 0.81, eta: 1h0m}"""
+    warnings: Annotated[list[StatusWarning], Field(max_length=c.MAX_NOTICES)] = []
+    """What the trainer notices while it runs, as long as it is so. Example: [{reason: LossFlat, message: "stage task: the loss has not fallen over the last 400 steps", since: "2030-01-01T12:00:00Z"}]"""
     summary: Summary | None = None
     """Strings for kubectl's columns. Example: {methods: full+lora, node: gpu-node-7, attempts: 1/3}"""
     stages: Annotated[list[StageStatus], Field(max_length=c.MAX_STAGES)] = []

@@ -30,6 +30,7 @@ def story(job: Job, events: Sequence[Event], *, now: datetime, paint: Paint) -> 
     parts: list[list[str]] = [
         list(_head(job, now, paint)),
         list(_failure(status.get("failure") or {}, paint)),
+        _titled("Warnings", _warnings(status, now, paint), paint),
         list(_facts(job, now)),
         _titled("Stages", _stages(status), paint),
         _titled("Attempts", _attempts(status, now), paint),
@@ -87,6 +88,12 @@ def _failure(failure: Fields, paint: Paint) -> Part:
     if lines:
         yield paint("  The end of the log:", "dim")
         yield from (f"  | {safe_line(str(line))}" for line in lines)
+
+
+def _warnings(status: Fields, now: datetime, paint: Paint) -> Part:
+    for each in status.get("warnings") or []:
+        since = age(parse_time(each.get("since")), now)
+        yield f"{paint(one_line(str(each.get('reason'))), 'yellow')} for {since}: {one_line(str(each.get('message') or ''))}"
 
 
 def _facts(job: Job, now: datetime) -> Part:

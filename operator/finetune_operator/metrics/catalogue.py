@@ -78,6 +78,12 @@ OBJECTS: Final = _gauge("finetune_objects", "Objects that the operator knows.", 
 # All jobs together
 JOBS: Final = _gauge("finetune_jobs", "FineTuneJobs, by phase; New has no status yet.", "namespace", "phase")
 JOBS_WAITING: Final = _gauge("finetune_jobs_waiting", "FineTuneJobs that wait, by the reason of their condition.", "namespace", "reason")
+JOBS_NOTICED: Final = _gauge(
+    "finetune_jobs_noticed",
+    "FineTuneJobs that run and whose trainer notices something: NoProgress, or the reason of a warning in the status.",
+    "namespace",
+    "reason",
+)
 JOBS_FINISHED: Final = _counter("finetune_jobs_finished_total", "FineTuneJobs that ended while this operator ran.", "namespace", "outcome")
 JOBS_FAILED: Final = _counter("finetune_jobs_failed_total", "FineTuneJobs that failed while this operator ran.", "reason")
 ATTEMPTS: Final = _counter("finetune_attempts_total", "Attempts (pods) that ended while this operator ran.", "reason")
@@ -134,7 +140,7 @@ OPERATOR: Final = (
     WATCH_EVENTS, WATCH_AGE, WATCH_LAG, RELIST_AGE, OBJECTS,
 )  # fmt: skip
 FLEET: Final = (
-    JOBS, JOBS_WAITING, JOBS_FINISHED, JOBS_FAILED, ATTEMPTS, PHASE_SECONDS, GPU_SECONDS, GPU_SECONDS_LOST, JOBS_UNTOLD,
+    JOBS, JOBS_WAITING, JOBS_NOTICED, JOBS_FINISHED, JOBS_FAILED, ATTEMPTS, PHASE_SECONDS, GPU_SECONDS, GPU_SECONDS_LOST, JOBS_UNTOLD,
 )  # fmt: skip
 JOB: Final = (
     JOB_INFO, JOB_PROGRESS, JOB_ETA, JOB_STEP, JOB_STEPS, JOB_EPOCH, JOB_LOSS, JOB_LEARNING_RATE, JOB_GRADIENT_NORM, JOB_TOKENS, JOB_REPORTED, JOB_CREATED, JOB_STARTED,

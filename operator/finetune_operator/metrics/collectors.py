@@ -66,6 +66,8 @@ class Jobs(Collector):
         waiting = Counter((key.namespace, label(figures.waiting)) for key, figures in jobs if figures.waiting is not None)
         yield _family(catalogue.JOBS, phases.items())
         yield _family(catalogue.JOBS_WAITING, waiting.items())
+        noticed = Counter((key.namespace, reason) for key, figures in jobs for reason in figures.noticed)
+        yield _family(catalogue.JOBS_NOTICED, noticed.items())
         totals = self.ledger.totals()
         ends = [((name, "Succeeded"), each.succeeded) for name, each in totals.items()]
         yield _family(catalogue.JOBS_FINISHED, ends + [((name, "Failed"), each.failed) for name, each in totals.items()])

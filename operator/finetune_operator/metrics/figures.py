@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from finetune_api.constants import ConditionType
+from finetune_api.constants import ConditionType, NoticeReason
 from finetune_operator.metrics import catalogue
 from finetune_operator.metrics.catalogue import MOST_CHARACTERS, MOST_MEASURED, MOST_STAGE_METRICS, Metric
 from finetune_operator.model import Manifest
@@ -39,6 +39,8 @@ class Figures:
     phase: str
     waiting: str | None
     """Why, where it waits."""
+    noticed: tuple[str, ...]
+    """What its trainer notices, where it runs."""
     failure: str | None
     """Why it failed."""
     finished: float | None
@@ -64,6 +66,7 @@ def figures_of(job: Manifest) -> Figures:
         uid=job["metadata"]["uid"],
         phase=status.get("phase") or NEW,
         waiting=_waiting(job),
+        noticed=_noticed(job),
         failure=str((status.get("failure") or {}).get("reason") or "Unknown") if holds(job, ConditionType.FAILED) else None,
         finished=_seconds(finished.get("lastTransitionTime")) or 0.0 if finished is not None else None,
         since=max((change for change in changes if change is not None), default=_seconds(job["metadata"].get("creationTimestamp"))),
@@ -87,6 +90,13 @@ def _waiting(job: Manifest) -> str | None:
     if accepted is not None and accepted.get("status") == "False":
         return str(accepted.get("reason"))
     return str(running.get("reason")) if running is not None and running.get("status") == "False" else None
+
+
+def _noticed(job: Manifest) -> tuple[str, ...]:
+    running = condition(job, ConditionType.RUNNING) or {}
+    silent = (NoticeReason.NO_PROGRESS,) if (running.get("status"), running.get("reason")) == ("True", NoticeReason.NO_PROGRESS) else ()
+    warnings = {str(each.get("reason")) for each in (job.get("status") or {}).get("warnings") or []}
+    return (*silent, *(reason for reason in NoticeReason if reason in warnings))
 
 
 def _samples(job: Manifest, status: Mapping[str, Any]) -> Iterator[Sample]:

@@ -10,6 +10,7 @@ from finetune_operator.case import START_SECONDS, Case, Step, needing, waiting
 from finetune_operator.diagnose import Finding, pod_waits_for, without_pod
 from finetune_operator.model import Create, Need
 from finetune_operator.policies.deadline import seconds_left
+from finetune_operator.policies.silence import silence_of
 from finetune_operator.resources.job import PREPARE
 from finetune_operator.views import JobView, PodView
 
@@ -55,6 +56,8 @@ def _running(case: Case, job: JobView, pod: PodView) -> Step:
     if pod.deleting_until is not None:
         where = f"pod {pod.name} is being stopped, and another one will go on from its checkpoint"
     phase, reason = (Phase.PREPARING, ConditionReason.PREPARING) if prepares else (Phase.RUNNING, ConditionReason.TRAINING)
+    if pod.deleting_until is None and (silence := silence_of(case, pod)) is not None:
+        reason, where = ConditionReason.NO_PROGRESS, silence
     return Step(phase, reason, where, running=True, requeue_after=left)
 
 

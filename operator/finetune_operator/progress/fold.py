@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from finetune_api.constants import LIVE_METRICS
+from finetune_api.constants import LIVE_METRICS, NoticeReason
 from finetune_api.wire import Activity
 from finetune_operator.case import Case, Step
 from finetune_operator.model import Live
@@ -24,7 +24,7 @@ _WHILE_RUNNING: Final = ("etaSeconds", "eta", "tokensPerSecond")
 _DIGITS: Final = 4
 
 
-def newest(case: Case, step: Step) -> Live | None:
+def newest(case: Case) -> Live | None:
     """Return what the newest attempt's pod reported, None where only an older one spoke."""
     live = case.seen.live
     if live is None:
@@ -52,6 +52,23 @@ def progress(case: Case, step: Step, old: Mapping[str, Any], live: Live | None) 
         if share is not None and (left := seconds_left(share, live.pace, case.history.live_seconds(case.now))) is not None:
             told |= {"etaSeconds": left, "eta": duration(left)}
     return {name: value for name, value in told.items() if value is not None} | whole
+
+
+def warnings(step: Step, old: Mapping[str, Any], live: Live | None) -> list[Fields]:
+    """Return `status.warnings`: what the trainer notices while it runs, each since it was first heard of. A silence is a condition's reason.
+
+    As long as nobody has reported, right after the operator's start, what stands is kept.
+    """
+    before = {each.get("reason"): each for each in old.get("warnings") or []}
+    if not step.running:
+        return []
+    if live is None:
+        return list(before.values())
+    told = {notice.reason: notice.message for notice in live.notices if notice.reason is not NoticeReason.NO_PROGRESS}
+    return [
+        before[reason] if reason in before else {"reason": reason.value, "message": message, "since": format_time(live.received)}
+        for reason, message in told.items()
+    ]
 
 
 def stages(case: Case, live: Live | None) -> dict[str, Fields]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from finetune_api.wire import Activity, ProgressUpdate
+from finetune_api.wire import Activity, Notice, ProgressUpdate
 from finetune_operator.index import Index
 from finetune_operator.model import Key, Live
 from finetune_operator.progress.identity import Sender
@@ -43,6 +43,7 @@ class _State:
     received: datetime
     training: ProgressUpdate | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    notices: tuple[Notice, ...] = ()
     points: deque[tuple[float, float]] = field(default_factory=deque)
     due: bool = False
     waiting: bool = False
@@ -74,7 +75,7 @@ class LiveReports:
         if state is None:
             state = self._states[sender.owner] = _State(sender, update, self._now())
         elif state.sender.pod != sender.pod:
-            state.sender, state.training, state.metrics = sender, None, {}
+            state.sender, state.training, state.metrics, state.notices = sender, None, {}, ()
             state.points.clear()
         _check_order(sender, state.training, update)
         state.sender, state.update, state.received = sender, update, self._now()
@@ -85,6 +86,8 @@ class LiveReports:
             state.training = update.model_copy(update={name: getattr(state.training, name) for name in kept})
         if update.metrics:
             state.metrics = update.metrics
+        if update.notices is not None:
+            state.notices = tuple(update.notices)
         if update.percent is not None and update.activity is not Activity.LOAD:  # what is loaded moves nothing, and may begin anywhere
             self._see(state, update.percent)
         self._await_turn(sender.owner, state)
@@ -94,7 +97,17 @@ class LiveReports:
         state = self._states.get(owner)
         if state is None:
             return None
-        return Live(state.update, state.training, state.metrics, state.sender.job, state.received, _pace(state.points), state.due)
+        return Live(
+            state.update,
+            state.training,
+            state.metrics,
+            state.sender.job,
+            state.received,
+            _pace(state.points),
+            state.due,
+            notices=state.notices,
+            pod=state.sender.pod.name,
+        )
 
     def told(self, owner: str) -> None:
         """The job was just looked at: what there was to tell is told."""

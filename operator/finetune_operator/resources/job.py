@@ -54,6 +54,7 @@ def plan_runtime(parts: JobParts) -> Runtime:
         secret_files={name: f"{c.SECRETS_FOLDER}/{name}/token" for name in storage.used_secrets(parts.job, spec)},
         threads=parts.snapshot.threads,
         grace_seconds=spec.termination_grace_period_seconds,
+        stalled_after_seconds=spec.stalled_after_seconds,
         uid=metadata["uid"],
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from finetune_api.constants import AttemptReason, ConditionReason, ConditionType
+from finetune_api.constants import AttemptReason, ConditionReason, ConditionType, NoticeReason
 from finetune_api.kinds import FINE_TUNE_JOB
 from finetune_api.v1alpha1.status import Phase
 from finetune_operator.status import WARNINGS
@@ -35,6 +35,7 @@ def test_every_word_of_a_status_is_explained_and_no_other() -> None:
     assert words("Conditions") == {*ConditionType}
     assert words("Reasons") == {*ConditionReason}
     assert words("How an attempt ended") == {*AttemptReason}
+    assert words("Warnings") == {*NoticeReason} - {NoticeReason.NO_PROGRESS}
 
 
 def test_the_page_says_which_events_are_warnings() -> None:

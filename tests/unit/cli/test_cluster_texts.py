@@ -137,6 +137,14 @@ def test_a_running_job_s_story() -> None:
     ]
 
 
+def test_what_a_trainer_notices_is_a_part_of_the_story() -> None:
+    told = "stage task: the loss\x1b[31m has risen."
+    job = seen("rises", "Running", warnings=[{"reason": "LossRising", "message": told, "since": "2026-11-22T11:40:00Z"}])
+    lines = story(job, [], now=NOW, paint=plain).splitlines()
+    assert lines[2:4] == ["Warnings", "  LossRising for 20m: stage task: the loss has risen."]
+    assert "\x1b[33mLossRising" in story(job, [], now=NOW, paint=coloured)
+
+
 def test_a_failed_job_s_story_says_what_to_do_and_moves_no_terminal() -> None:
     told = story(FAILED, [], now=NOW, paint=plain)
     assert told.splitlines()[:9] == [

@@ -105,6 +105,23 @@ def test_a_folder_is_fetched_at_the_commit_and_then_taken_from_the_cache(client:
     assert client.find(pinned, endpoint=NOWHERE) == client.find(pinned, endpoint=NOWHERE, offline=True) == [found]
 
 
+FETCH = """
+import json
+from finetune_trainer.data import hub
+from finetune_trainer.pulse import PULSE
+
+before = PULSE.at
+hub.fetch(hub.Repository("OWNER/large", "dataset", None, None, "spec.x"), allow=["*"])
+print(json.dumps(PULSE.at > before))
+"""
+
+
+def test_what_comes_is_an_advance(client: Client) -> None:
+    """Otherwise a download of hours would be taken for a hang. Nothing else beats the pulse here."""
+    with serve(StandIn(large=Repository({"large.bin": bytes(4_000_000)}))) as endpoint:
+        assert client.run(FETCH, endpoint=endpoint) is True
+
+
 def test_paths_tokens_and_what_the_hub_refuses(client: Client) -> None:
     token, other = {"credentials": "hf"}, f"{URI}/b.jsonl"
     cases: list[tuple[str, dict[str, Any], dict[str, Any]]] = [

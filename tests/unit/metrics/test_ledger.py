@@ -120,6 +120,24 @@ def test_why_a_job_waits(conditions: list[Body], reason: str | None) -> None:
     assert told == ({f"finetune_jobs_waiting['team-a', '{reason}']": 1.0} if reason else {})
 
 
+@pytest.mark.parametrize(
+    ("running", "warnings", "reasons"),
+    [
+        (condition("Running", "True", "Training"), [], []),
+        (condition("Running", "True", "NoProgress"), [], ["NoProgress"]),
+        (condition("Running", "True", "NoProgress"), ["LossFlat"], ["LossFlat", "NoProgress"]),
+        (condition("Running", "True", "Training"), ["GapOpening", "Whatever"], ["GapOpening"]),
+        (condition("Running", "False", "BackOff"), [], []),
+    ],
+    ids=["all is well", "silent", "silent and flat", "a warning, and a word that nobody knows", "it backs off"],
+)
+def test_what_trainers_notice(running: Body, warnings: list[str], reasons: list[str]) -> None:
+    place = Place()
+    place.saw(phase="Running", conditions=[running], warnings=[{"reason": each, "message": ""} for each in warnings])
+    told = {name: value for name, value in place.told().items() if name.startswith("finetune_jobs_noticed")}
+    assert told == {f"finetune_jobs_noticed['team-a', '{reason}']": 1.0 for reason in reasons}
+
+
 def test_evaluation_tells_base_last_stage_and_gate() -> None:
     place = Place()
     stages = [{"stage": "domain", "value": 3.0}, {"stage": "task", "value": 2.0}, {"stage": "later"}]

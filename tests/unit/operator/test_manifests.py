@@ -31,6 +31,7 @@ FULL: dict[str, Any] = {
     "secrets": [{"name": "hub", "secretName": "hub-token"}],
     "claims": [{"name": "models", "claimName": "all-models", "readOnly": True}],
     "terminationGracePeriodSeconds": 120,
+    "stalledAfterSeconds": 900,
 }
 
 
@@ -146,7 +147,7 @@ def test_the_config_says_where_and_which_attempt() -> None:
     (train,) = made(None, 1, **{**FULL, "prepare": "inTrainPod"})
     told = config(train)
     assert told.run_folder == f"/finetune/run/team-a/example-{UID}"
-    assert (told.threads, told.grace_seconds) == (4, 120)
+    assert (told.threads, told.grace_seconds, told.stalled_after_seconds) == (4, 120, 900)
     assert told.pod is not None
     assert told.pod.run_uri == f"pvc://runs/team-a/example-{UID}"
     assert told.pod.image_digest == IMAGE.partition("@")[2]

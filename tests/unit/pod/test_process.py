@@ -166,6 +166,34 @@ def test_what_prepare_fetched_is_there_for_the_pod_that_trains(new_pod: NewPod, 
     assert "hub" not in pod.left()
 
 
+def test_a_disk_that_no_longer_answers_ends_the_process_and_the_next_goes_on(new_pod: NewPod) -> None:
+    """The run's journal becomes a pipe that nobody reads: to open it never returns, as with a file server that is gone."""
+    pod = new_pod(steps=60)
+    assert pod.container("prepare", pod.config("prepare"))[0] == 0
+    patient = pod.config("train").model_copy(update={"stalled_after_seconds": 30})
+    hanging = pod.start("train", patient)
+    wait_for(lambda: list(pod.run.glob("epochs/*/stages/0-domain/checkpoint-*")), hanging)
+    journal = pod.run / "journal.jsonl"
+    journal.rename(journal.with_suffix(".kept"))
+    os.mkfifo(journal)
+    assert hanging.wait() == ExitCode.STALLED, pod.stderr()
+    told = pod.told()
+    assert (told.outcome, told.reason, told.stage) == ("Failed", Reason.STALLED, "domain")
+    assert "nothing has advanced for " in told.message and "the main thread stands in " in told.message
+    assert "(journal.py:" in told.message, "where it stands, by file and line"
+    log = pod.stderr()
+    assert "nothing has advanced since" in log and "this is where every thread stands" in log
+    assert "thread MainThread:" in log and "checkpoint/journal.py:" in log
+    assert any("__main__.py" in line for line in told.log_tail), "the end of the stacks"
+
+    journal.with_suffix(".kept").replace(journal)
+    code, done = pod.container("train", pod.config("train", attempt=2, clean_up=False))
+    assert (code, done.outcome) == (0, "Succeeded"), pod.stderr()
+    assert done.resumed_from_step is not None and done.resumed_from_step >= 5
+    weights = {artifact.kind: artifact.weights_sha256 for artifact in done.artifacts}
+    assert weights["adapter"] == {artifact.kind: artifact for artifact in pod.local().artifacts}["adapter"].weights_sha256
+
+
 def test_a_signal_before_anything_is_imported_is_answered(new_pod: NewPod) -> None:
     pod = new_pod(steps=2)
     process = pod.start("train", pod.config("train"))

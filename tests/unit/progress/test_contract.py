@@ -35,6 +35,16 @@ def test_a_whole_report() -> None:
     assert read_update(json.dumps(report).encode()).model_dump(mode="json", exclude_none=True) == report
 
 
+def test_what_a_trainer_notices() -> None:
+    """An older one says nothing of it, a later one may notice what nobody here knows, and what it says is shown to people."""
+    notices = [{"reason": "LossFlat", "message": "flat\u001b[31m"}, {"reason": "Mood", "message": "bad"}]
+    told = read_update(json.dumps({"activity": "train", "notices": notices}).encode()).notices
+    assert told is not None
+    assert [(each.reason, each.message) for each in told] == [("LossFlat", "flat")]
+    assert read_update(b'{"activity": "train", "notices": []}').notices == []
+    assert read_update(b'{"activity": "train"}').notices is None
+
+
 def test_what_a_later_trainer_adds_is_let_through() -> None:
     assert read_update(b'{"activity": "load", "mood": "good"}').activity == "load"
 
@@ -54,6 +64,14 @@ def test_what_a_later_trainer_adds_is_let_through() -> None:
         pytest.param(b'{"activity": "train", "loss": 1e308}', 422, "loss", id="1e308"),
         pytest.param(b'{"activity": "train", "loss": 1e999}', 422, "loss", id="more than a double"),
         pytest.param(b'{"activity": "train", "loss": "1.0"}', 422, "loss: Input should be a valid number", id="a text for a number"),
+        pytest.param(b'{"activity": "train", "notices": [{"reason": "LossFlat"}]}', 422, "notices.0.message", id="a notice without words"),
+        pytest.param(b'{"activity": "train", "notices": [1]}', 422, "notices.0", id="a notice that is none"),
+        pytest.param(
+            json.dumps({"activity": "train", "notices": [{"reason": "LossFlat", "message": ""}] * 9}).encode(),
+            422,
+            "notices",
+            id="too many notices",
+        ),
         pytest.param(b'{"activity": "train", "done": -1}', 422, "done", id="a negative step"),
         pytest.param(b'{"activity": "train", "done": 1.5}', 422, "done", id="half a step"),
         pytest.param(b'{"activity": "train", "done": true}', 422, "done", id="a step that is true"),

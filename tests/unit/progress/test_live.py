@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from finetune_api.wire import Activity, ProgressUpdate
+from finetune_api.constants import NoticeReason
+from finetune_api.wire import Activity, Notice, ProgressUpdate
 from finetune_operator.index import Index
 from finetune_operator.model import Key
 from finetune_operator.progress.identity import Pod, Sender
@@ -188,3 +189,22 @@ def test_a_bucket_lets_through_what_it_says() -> None:
     assert sum(bucket.take() for _ in range(10_000)) == 10
     now = 5.0
     assert sum(bucket.take() for _ in range(10_000)) == 5
+
+
+def test_what_a_trainer_notices_stands_until_it_says_otherwise() -> None:
+    world = World()
+    flat = Notice(reason=NoticeReason.LOSS_FLAT, message="flat")
+
+    def noticed() -> list[str]:
+        found = world.live.of("uid-a")
+        assert found is not None
+        return [each.message for each in found.notices]
+
+    world.live.take(sender(), train(1, notices=[flat]))
+    world.live.take(sender(), train(2))
+    assert noticed() == ["flat"], "a report that does not speak of it, as an older trainer's"
+    world.live.take(sender(), train(3, notices=[]))
+    assert noticed() == []
+    world.live.take(sender(), train(4, notices=[flat]))
+    world.live.take(sender(pod="2"), train(4))
+    assert noticed() == [], "another pod has not said so"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -192,6 +193,21 @@ def test_curves_follow_the_line_of_descent(tmp_path: Path) -> None:
     assert [step for step, _ in curves[0].loss] == list(range(1, 64))
     assert [step for step, _ in curves[0].validation_loss] == [20, 40, 60]
     assert (list(curves[0].resumed), list(curves[1].resumed)) == ([40], [])
+
+
+def test_what_a_stage_noticed_stands_below_its_curve(tmp_path: Path) -> None:
+    """The report judges the recorded curve as the trainer did while it was recorded."""
+    folder = make_run(tmp_path)
+    path = lineage.epoch_folder(folder.epochs, 2) / lineage.STAGES / "1-task" / CURVE
+    rows = [{"step": step, "epoch": step / 100, "loss": 2.5 - 0.01 * min(step, 100) + 0.01 * max(0, step - 150)} for step in range(1, 301)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    domain, task = gather(folder).curves
+    assert domain.noticed == []
+    (only,) = task.noticed
+    assert only.until is None and 160 < only.since < 300
+    page = write_report(folder).read_text()
+    assert f"from step {only.since}</span> stage task: the training loss has risen from 1.5" in page
+    assert "Lower training.learningRate to 0.0001 (a third; it is 0.0003)." in page
 
 
 def test_a_long_curve_is_thinned_to_means() -> None:

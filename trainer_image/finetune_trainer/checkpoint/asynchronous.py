@@ -20,6 +20,7 @@ from finetune_trainer.checkpoint.lineage import CheckpointRef
 from finetune_trainer.checkpoint.manifest import Evaluation
 from finetune_trainer.checkpoint.snapshot import Snapshot
 from finetune_trainer.checkpoint.store import CheckpointStore
+from finetune_trainer.watchdog import SAVER
 
 
 class AsynchronousStore:
@@ -27,7 +28,7 @@ class AsynchronousStore:
 
     def __init__(self, store: CheckpointStore) -> None:
         self._store = store
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=SAVER)
         self._running: Future[None] | None = None
         self._copied = threading.Event()
         self._copied.set()

@@ -17,6 +17,7 @@ from typing import TypeAlias, TypeVar
 
 from finetune_api.constants import Reason
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.pulse import beat
 
 T = TypeVar("T")
 Chunk: TypeAlias = bytes | bytearray | memoryview
@@ -43,9 +44,11 @@ class FileLayer:
     def perform(self, operation: str, path: Path, action: Callable[[], T]) -> T:
         """Run one system call. Raises TrainerError(StorageFull or StorageUnwritable); any other OSError as it is."""
         try:
-            return action()
+            done = action()
         except OSError as error:
             raise storage_error(error, operation, path) from error
+        beat()
+        return done
 
     def make_folder(self, path: Path) -> None:
         """Make a folder that must not exist yet (FileExistsError): the exclusive step that fences writers."""
@@ -172,6 +175,7 @@ def read_chunks(path: Path) -> Iterable[Chunk]:
     buffer = memoryview(bytearray(CHUNK))
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
+            beat()
             yield buffer[:count]
 
 

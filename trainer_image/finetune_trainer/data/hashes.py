@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from finetune_trainer.checkpoint.files import record
+
 GRAIN = 2_000_000_000
 """Nanoseconds: the coarsest clock of a file system in use."""
 
@@ -43,8 +45,7 @@ class FileHashes:
         if found is not None:
             return found
         began, state = self._clock(), _state(path)
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = record(path).sha256
         newest = max(int(str(state[1])), int(str(state[2])))
         if newest < began - GRAIN and _state(path) == state:
             self._known[str(path.resolve())] = [*state, digest]

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from finetune_api.constants import Reason
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.pulse import beat
 
 Kind = Literal["model", "dataset"]
 
@@ -44,6 +45,14 @@ def fetch(repository: Repository, *, allow: Sequence[str], ignore: Sequence[str]
     # The client reads HF_ENDPOINT and its kin when it is imported, and takes half a second for it.
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
+    from huggingface_hub.utils import tqdm
+
+    class Advancing(tqdm):
+        """The client's own bar, which is told of each chunk that has come; where it is not shown, too."""
+
+        def update(self, n: float | None = 1) -> Any:
+            beat()
+            return super().update(n)
 
     try:
         commit = repository.revision if repository.revision and _COMMIT.match(repository.revision) else None
@@ -60,6 +69,7 @@ def fetch(repository: Repository, *, allow: Sequence[str], ignore: Sequence[str]
             allow_patterns=list(allow),
             ignore_patterns=list(ignore) or None,
             local_files_only=_offline(),
+            tqdm_class=Advancing,
         )
     except (HTTPError, LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
         raise _explain(repository, error) from None

@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 from finetune_api.v1alpha1.stage import Stage
 from finetune_api.v1alpha1.training import LrSchedulerType, Optimizer, Training
 from finetune_trainer.engine.precision import Precision
+from finetune_trainer.engine.schedule import warmup_steps
 
 OPTIMIZERS = {Optimizer.ADAMW: "adamw_torch_fused", Optimizer.ADAFACTOR: "adafactor", Optimizer.SGD: "sgd"}
 SCHEDULES = {
@@ -18,13 +19,6 @@ SCHEDULES = {
     LrSchedulerType.COSINE: "cosine",
     LrSchedulerType.CONSTANT: "constant_with_warmup",
 }
-
-
-def warmup_steps(training: Training, total_steps: int) -> int:
-    """Optimizer steps of warm-up; a share is rounded up, as transformers does."""
-    if training.warmup_steps is not None:
-        return training.warmup_steps
-    return -int(-(training.warmup_ratio or 0.0) * total_steps // 1)
 
 
 def training_arguments(

@@ -72,6 +72,8 @@ class StepFacts:
     """With which the step was made."""
     tokens: int
     """Tokens without padding."""
+    data_seconds: float = 0.0
+    """In which the step waited for its rows: read, put into batches, sent to the device."""
 
 
 class Ended(Enum):

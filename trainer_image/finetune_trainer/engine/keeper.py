@@ -22,7 +22,9 @@ from finetune_trainer.checkpoint.signals import StopFlag
 from finetune_trainer.checkpoint.snapshot import read_document
 from finetune_trainer.checkpoint.steplog import StepLog, lines
 from finetune_trainer.checkpoint.store import Committer
+from finetune_trainer.diagnosis import Diagnosis
 from finetune_trainer.engine.hooks import Ended, LoopState, StepFacts
+from finetune_trainer.engine.noticing import StageNotices
 from finetune_trainer.engine.stopping import observe
 from finetune_trainer.engine.trainer import StageTrainer
 from finetune_trainer.engine.validation import Aborted
@@ -97,8 +99,11 @@ class StageKeeper:
         self._reported_at = -REPORT_SECONDS
 
     def begin(self, trainer: StageTrainer) -> None:
+        diagnosis = Diagnosis(self._stage, total_steps=trainer.total_steps, steps_per_epoch=trainer.order.steps_per_epoch)
+        self._notices = StageNotices(self._stage, diagnosis, total_steps=trainer.total_steps, reporter=self._reporter, clock=self._clock)
         if self._resume:
             self._restore(trainer, self._resume)
+            self._notices.restore(self._curve.path)
             if self._resume.evaluation is Evaluation.PENDING:
                 self._evaluate(trainer)
         self._saved_at = self._clock()
@@ -116,6 +121,9 @@ class StageKeeper:
         loop.window_steps += 1
         self._pace.add(facts.tokens)
         self._shown.add(facts.tokens)
+        self._notices.stepped(facts.step, facts.data_seconds)
+        if last:
+            self._notices.ended()
         if last or facts.step % self._stage.training.logging_steps == 0:
             self._log(loop, facts)
         if last or self._clock() - self._reported_at >= REPORT_SECONDS:
@@ -135,6 +143,7 @@ class StageKeeper:
     def _start_clocks(self) -> None:
         self._pace.start()
         self._shown.start()
+        self._notices.start()
 
     def _evaluation_due(self, step: int, last: bool) -> bool:
         return self._validate is not None and (last or bool(self._stage.eval_steps and step % self._stage.eval_steps == 0))
@@ -145,15 +154,17 @@ class StageKeeper:
         return late or bool(rule.every_steps and step % rule.every_steps == 0)
 
     def _log(self, loop: LoopState, facts: StepFacts) -> None:
+        loss = loop.window_loss / loop.window_steps
         self._curve.append(
             facts.step,
             epoch=facts.epoch,
-            loss=loop.window_loss / loop.window_steps,
+            loss=loss,
             learningRate=facts.learning_rate,
             gradNorm=facts.gradient_norm,
             tokensPerSecond=self._pace.take(),
         )
         loop.window_loss, loop.window_steps = 0.0, 0
+        self._notices.logged(facts.step, loss)
 
     def _report(self, trainer: StageTrainer, facts: StepFacts) -> None:
         self._reported_at = self._clock()
@@ -167,6 +178,7 @@ class StageKeeper:
             learning_rate=facts.learning_rate,
             grad_norm=facts.gradient_norm,
             tokens_per_second=self._shown.take(),
+            notices=self._notices.standing(),
         )
 
     def _commit(self, trainer: StageTrainer, evaluation: Evaluation) -> None:
@@ -204,6 +216,7 @@ class StageKeeper:
             self._committer.protect(self._key, loop.verdict.best_step)
         if not any(number == step and b'"evalLoss"' in line for number, line in lines(self._curve.path)):
             self._curve.append(step, epoch=trainer.state.epoch, **{_camel(name): value for name, value in metrics.items()})
+            self._notices.measured(step, metrics["eval_loss"])
         self._curve.sync()
         self._committer.commit_evaluated(self._key, step, state.capture_evaluated(trainer, extra=loop.documents()))
         self._answer_signal(step)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune_trainer.data.order import group_by_length, pack
+from finetune_trainer.engine.schedule import total_steps
 
 Pack = Sequence[int]
 """Row indexes that share one line of a batch; one row where nothing is packed."""
@@ -73,7 +74,7 @@ class DataOrder:
 
     def total_steps(self, *, epochs: float | None, max_steps: int | None) -> int:
         """Optimizer steps of the stage: max_steps, or those of so many epochs (rounded up)."""
-        return max_steps if max_steps is not None else math.ceil((epochs or 1.0) * self.steps_per_epoch)
+        return total_steps(epochs=epochs, max_steps=max_steps, steps_per_epoch=self.steps_per_epoch)
 
     def step(self, number: int) -> StepBatches:
         """Return what optimizer step `number` (from 0) consumes."""

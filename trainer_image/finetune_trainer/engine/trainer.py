@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from finetune_trainer.engine.guards import check_losses, check_scale, out_of_mem
 from finetune_trainer.engine.hooks import Ended, LoopState, StageHooks, StepFacts
 from finetune_trainer.engine.losses import class_logits, token_logits
 from finetune_trainer.engine.order import DataOrder
+from finetune_trainer.pulse import beat
 
 
 class StageTrainer(Trainer):
@@ -89,7 +91,9 @@ class StageTrainer(Trainer):
     def _optimizer_step(self, model: nn.Module) -> StepFacts:
         number = self.loop.consumed
         plan = self.order.step(number)
+        began = time.perf_counter()
         batches = [self._collate(lines, plan.epoch) for lines in plan.batches]
+        waited = time.perf_counter() - began
         ids = [batch.ids for batch in batches]
         self.hooks.consumed(number + 1, plan.epoch, ids)
         predictions = self._summed(sum(batch.predictions for batch in batches))
@@ -124,6 +128,7 @@ class StageTrainer(Trainer):
             gradient_norm=norm_value,
             learning_rate=learning_rate,
             tokens=sum(batch.tokens for batch in batches) * self.accelerator.num_processes,
+            data_seconds=waited,
         )
 
     def _collate(self, lines: list[Any], epoch: int) -> Batch:
@@ -137,6 +142,7 @@ class StageTrainer(Trainer):
         with contextlib.nullcontext() if alone else self.accelerator.no_sync(model):
             loss = batch_loss(model, batch, self.collator.objective) * scale
             self.accelerator.backward(loss)
+        beat()
         return loss.detach()
 
     def _summed(self, count: int) -> int:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from finetune_api.constants import Reason
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
+from finetune_api.v1alpha1.stage import Stage
 from finetune_api.v1alpha1.status import Provenance
 from finetune_api.wire import RunResult
 from finetune_trainer.checkpoint import lineage
@@ -23,12 +24,24 @@ from finetune_trainer.checkpoint.files import FileLayer
 from finetune_trainer.checkpoint.journal import Event, Journal
 from finetune_trainer.data.prepared import dataset_hashes, read_report
 from finetune_trainer.data.report import PrepareReport
+from finetune_trainer.diagnosis import Diagnosis, changes
+from finetune_trainer.engine.schedule import total_steps
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.results import BASE, PointResult, PointSamples, point_name, read, read_points, samples_path
 from finetune_trainer.outcome import RESOLVED
 from finetune_trainer.run_folder import RunFolder
 
 Series = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Noticed:
+    """Something that the course of a stage shows, from one step to another."""
+
+    since: int
+    until: int | None
+    """None: to the last step that was recorded."""
+    message: str
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,7 @@ class Curve:
     validation_loss: Series
     resumed: Sequence[int]
     """Steps after which a new process went on."""
+    noticed: Sequence[Noticed] = ()
 
 
 @dataclass(frozen=True)
@@ -177,9 +191,29 @@ def _curves(run: RunFolder, spec: FineTuneJobSpec, events: Sequence[Mapping[str,
                     learning_rate=_series(lines, "learningRate"),
                     validation_loss=_series(lines, "evalLoss"),
                     resumed=[step for event in events if (step := _resumed_at(event, key)) is not None],
+                    noticed=_noticed(stage, lines),
                 )
             )
     return curves
+
+
+def _noticed(stage: Stage, lines: Sequence[Mapping[str, Any]]) -> list[Noticed]:
+    """What was told of while it trained: the recorded course says the same again."""
+    newest = lines[-1]
+    steps_per_epoch = max(1, round(newest["step"] / newest["epoch"])) if newest.get("epoch") else 1
+    training = stage.training
+    total = total_steps(epochs=training.num_train_epochs, max_steps=training.max_steps, steps_per_epoch=steps_per_epoch)
+    diagnosis = Diagnosis(stage, total_steps=total, steps_per_epoch=steps_per_epoch)
+    found = changes(diagnosis, lines)
+    return [
+        Noticed(
+            change.step,
+            next((later.step for later in found[number + 1 :] if later.reason is change.reason and later.notice is None), None),
+            change.notice.message,
+        )
+        for number, change in enumerate(found)
+        if change.notice is not None
+    ]
 
 
 def _resumed_at(event: Mapping[str, Any], key: str) -> int | None:
