@@ -7,6 +7,7 @@ failure fails the Job through backoffLimit 0, and the operator decides about the
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -98,7 +99,6 @@ def gpus_of(config: TrainerConfig, runtime: ClusterFineTuneRuntimeSpec) -> int:
 
 def _job(parts: JobParts, config: TrainerConfig, segment: int | None, number: int, containers: Part, *, placed: bool) -> Part:
     metadata, runtime = parts.manifest["metadata"], parts.snapshot.spec
-    told = config.model_copy(update={"pod": pod_config(parts, number)})
     ours = {
         **labels(parts.manifest),
         c.SEGMENT_LABEL: names.REPORT if segment is None else str(segment),
@@ -128,7 +128,7 @@ def _job(parts: JobParts, config: TrainerConfig, segment: int | None, number: in
                     "labels": {**runtime.pod_labels, **ours},
                     "annotations": {
                         **runtime.pod_annotations,
-                        c.TRAINER_CONFIG_ANNOTATION: told.model_dump_json(exclude_none=True),
+                        c.TRAINER_CONFIG_ANNOTATION: _told(parts, config, number),
                         **({c.PROGRESS_CA_ANNOTATION: parts.endpoint.authorities} if parts.endpoint is not None else {}),
                     },
                 },
@@ -136,6 +136,14 @@ def _job(parts: JobParts, config: TrainerConfig, segment: int | None, number: in
             },
         },
     }
+
+
+def _told(parts: JobParts, config: TrainerConfig, number: int) -> str:
+    """Return what the trainer is told: the spec as its author wrote it. What was left out means what the image says, which a job keeps; an
+    operator of another release would fill in other defaults."""
+    told = config.model_copy(update={"pod": pod_config(parts, number)})
+    document = told.model_dump(mode="json", exclude_none=True, exclude={"spec", "config_hash"})
+    return json.dumps({**document, "spec": parts.manifest["spec"]}, ensure_ascii=False, separators=(",", ":"))
 
 
 def _pod(parts: JobParts, containers: Part, *, placed: bool) -> Part:
