@@ -36,6 +36,7 @@ FULL: Final[Mapping[str, Any]] = {
     "image": {"repository": "registry.example.com/finetune-operator", "digest": DIGEST, "pullPolicy": "Always"},
     "imagePullSecrets": [{"name": "registry"}],
     "watchNamespaces": ["team-a", "team-b"],
+    "workers": 16,
     "aggregateRoles": False,
     "runtimeReaders": [],
     "defaultRuntime": {

@@ -1,9 +1,9 @@
 # A base for trainer_image/Dockerfile: the locked torch for CUDA, which brings every library of CUDA but the node's driver.
 #
-#   docker build -f trainer_image/cuda.Dockerfile -t finetune-cuda .
+#   docker build -f trainer_image/cuda.Dockerfile --build-arg BASE=IMAGE@sha256:… -t finetune-cuda .
 #
 # BASE brings python3 (3.11 or later) with pip.
-ARG BASE=docker.io/library/python:3.13-slim
+ARG BASE
 FROM ${BASE}
 COPY requirements-torch.lock /opt/torch/
 # The trainer's own environment sees what the system's python has: that is how it gets torch.

@@ -80,6 +80,16 @@ def plan(job: FineTuneJob, *, runtime: Runtime) -> Plan:
     return Plan.model_validate(planned, context=RULES_APART)
 
 
+def read_config(text: str | bytes) -> TrainerConfig:
+    """Read what a trainer is told, with the defaults and the hash of the release that reads it: a run means what its own trainer makes of it,
+    whichever release told it (docs/decisions/0020).
+
+    Raises pydantic's ValidationError.
+    """
+    told = TrainerConfig.model_validate_json(text)
+    return told.model_copy(update={"spec": resolve(told.spec), "config_hash": config_hash(told.spec)})
+
+
 def segments(spec: FineTuneJobSpec) -> list[SegmentRef]:
     """Group contiguous stages with equal resources, after one segment that prepares for all of them."""
     groups = [list(group) for _, group in itertools.groupby(spec.stages, key=lambda stage: stage.resources)]

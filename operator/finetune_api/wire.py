@@ -61,12 +61,12 @@ class PodConfig(WireModel):
 
 
 class TrainerConfig(WireModel):
-    """Everything that a trainer process is told. The spec's defaults are filled in already (`plan.resolve`)."""
+    """Everything that a trainer process is told. It is read by `plan.read_config`, which fills in the spec's defaults."""
 
     wire_version: Literal["v1"] = "v1"
     job: JobIdentity
-    config_hash: str
-    """SHA-256 of what decides the result; the run folder of another hash is refused."""
+    config_hash: str = ""
+    """SHA-256 of what decides the result; the run folder of another hash is refused. Whoever reads a config computes it."""
     segment: SegmentRef
     spec: FineTuneJobSpec
     run_folder: str

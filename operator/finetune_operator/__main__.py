@@ -35,10 +35,18 @@ def main() -> int:
         log.error("%s", error)
         return 1
     except ExceptionGroup as group:
+        if wrongly := group.subgroup(SettingsError):
+            print(f"error: {'; '.join(map(str, leaves(wrongly)))}", file=sys.stderr)
+            return 2
         for part in group.exceptions:
             log.error("a part of the operator died: %s", part, exc_info=part)
         return 1
     return 0
+
+
+def leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
+    """Return what a group, and the groups in it, are made of."""
+    return [leaf for part in group.exceptions for leaf in (leaves(part) if isinstance(part, BaseExceptionGroup) else [part])]
 
 
 def spare_collections() -> None:

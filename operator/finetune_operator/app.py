@@ -32,6 +32,7 @@ from finetune_operator.settings import Settings
 from finetune_operator.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
+START_SECONDS = 2.0  # between two questions to an API server that is away at the start
 LAST_WORK = 10.0  # seconds that a stop waits for what is being written
 
 
@@ -39,14 +40,12 @@ async def run(settings: Settings, decide: Decide) -> None:
     """Work until SIGTERM or SIGINT.
 
     Raises:
-        SettingsError: The API server can't be reached like that, or doesn't know our kinds.
-        ExceptionGroup: A part died.
+        ExceptionGroup: A part died; of a SettingsError where the API server can't be reached like that, or doesn't know our kinds.
     """
     load = partial(access.load, settings.kubeconfig, settings.context)
     metrics = Metrics(version=version("finetune-operator"), clock=time.monotonic, now=now)
     kube = ApiServer(load, user_agent=f"finetune-operator/{version('finetune-operator')}", asked=metrics.instruments.asked)
     try:
-        await _check_served(kube)
         await _run(settings, decide, kube, load, metrics)
     finally:
         await kube.close()
@@ -73,6 +72,10 @@ async def _run(settings: Settings, decide: Decide, kube: ApiServer, load: Callab
 
     known = asyncio.Event()
 
+    async def compare() -> None:
+        await _check_served(kube)
+        await relist.run()
+
     async def begin() -> None:
         await progress.begin()
         await relist.ready.wait()
@@ -82,7 +85,7 @@ async def _run(settings: Settings, decide: Decide, kube: ApiServer, load: Callab
         # Before the watches: Kopf takes every task that begins after it for one of its own, and ends it.
         workers = [parts.create_task(work(queue, reconciler, known, instruments)) for _ in range(settings.workers)]
         others = [
-            parts.create_task(relist.run()),
+            parts.create_task(compare()),
             parts.create_task(probes.serve(relist, settings.probes_port)),
             parts.create_task(begin()),
             parts.create_task(progress.run()),
@@ -125,6 +128,14 @@ def now() -> datetime:
 
 
 async def _check_served(kube: ApiServer) -> None:
-    missing = {FINE_TUNE_JOB.plural, RUNTIME.plural} - await kube.served(c.API_VERSION)
+    """Make sure that our kinds are there. An API server that is away is waited for: a restart is no cure, and the next ones come ever later."""
+    while True:
+        try:
+            served = await kube.served(c.API_VERSION)
+            break
+        except Transient as error:
+            log.warning("the API server can't be asked yet: %s", error)
+            await asyncio.sleep(START_SECONDS)
+    missing = {FINE_TUNE_JOB.plural, RUNTIME.plural} - served
     if missing:
         raise SettingsError([f"the API server does not know {name}.{c.GROUP}: apply the CRDs first (crds/)" for name in sorted(missing)])

@@ -181,7 +181,8 @@ def stopping(
         reason,
         message,
         actions=tuple(delete_job(job) for job in case.live),
-        intents={job.name: intent for job in case.live},
+        # Those that are on their way out too: what was said of them may have been overwritten.
+        intents={job.name: intent for job in case.jobs if not job.over and job.identity.segment is not None},
         requeue_after=LOOK_AGAIN_SECONDS,
     )
 

@@ -6,8 +6,8 @@ operator is down keeps its GPUs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final
 
 import kopf
 
@@ -16,6 +16,9 @@ from finetune_operator.index import WATCHED, Index, is_live
 from finetune_operator.kinds import FINE_TUNE_JOB, JOB, MANAGED_SELECTOR, POD, Kind, uid_of
 from finetune_operator.model import Key, Manifest
 from finetune_operator.workqueue import Lane, WorkQueue
+
+LONGEST_BACKOFF: Final = 13.0
+"""Seconds between two attempts of a watch at an API server that is away."""
 
 
 class Intake:
@@ -66,6 +69,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.peering.standalone = True  # one replica; an overlap of two is harmless
     settings.posting.enabled = False  # Events are ours
     settings.scanning.disabled = True  # no right on CRDs and namespaces is needed
+    settings.networking.error_backoffs = Endless()
     settings.networking.connect_timeout, settings.networking.request_timeout = 10, 30
     settings.watching.connect_timeout, settings.watching.server_timeout, settings.watching.client_timeout = 10, 600, 630
     # How much of a list is in memory at once: a chunk, and what the tasks of its objects hold until they end.
@@ -77,6 +81,16 @@ def kopf_settings() -> kopf.OperatorSettings:
         group, _, version = kind.api_version.rpartition("/")
         settings.watching.label_selectors[group, version, kind.plural] = MANAGED_SELECTOR
     return settings
+
+
+class Endless:
+    """Back-offs without end, from the first for each request. When they are used up Kopf gives up its watch for good: by default after a
+    minute of an API server that answers 503. A right that is missing is told by the re-list, which ends the process at once."""
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (1, 1, 2, 3, 5, 8)
+        while True:
+            yield LONGEST_BACKOFF
 
 
 class NoDiffs(kopf.DiffBaseStorage):

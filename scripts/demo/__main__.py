@@ -56,11 +56,11 @@ def main() -> int:
         return 130
 
 
-def run(place: Place, assets: os.PathLike[str]) -> int:
+def run(place: Place, assets: os.PathLike[str], manifest: str = follow.MANIFEST) -> int:
     """Set the platform up, submit the job, follow it to its end, and show what came of it."""
     platform.install(place)
     platform.give_data(place, assets)
-    follow.submit(place)
+    follow.submit(place, manifest)
     return follow.to_its_end(place)
 
 

@@ -73,9 +73,10 @@ def give_data(place: Place, assets: os.PathLike[str]) -> None:
         return
     place.say("copying the model and the text into the claim")
     command = place.command(*inside, "sh", "-c", "tar -x -C /data --no-same-owner && touch /data/.complete")
-    packed = subprocess.Popen(["tar", "-c", "-C", str(Path(assets)), "models/smollm2-135m-instruct", "data"], stdout=subprocess.PIPE)
-    done = subprocess.run(command, stdin=packed.stdout, capture_output=True, text=True, check=False)
-    if packed.wait() or done.returncode:
+    pack = ["tar", "-c", "-C", str(Path(assets)), "models/smollm2-135m-instruct", "data"]
+    with subprocess.Popen(pack, stdout=subprocess.PIPE) as packed:
+        done = subprocess.run(command, stdin=packed.stdout, capture_output=True, text=True, check=False)
+    if packed.returncode or done.returncode:
         raise ClusterError(f"the data could not be copied into the claim {CLAIM}: {done.stderr.strip()}")
 
 

@@ -49,6 +49,8 @@ _PATHS: Final[Mapping[str, str]] = {
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
     "Role": f"{_RBAC}/namespaces/{{}}/roles",
     "RoleBinding": f"{_RBAC}/namespaces/{{}}/rolebindings",
+    "ServiceMonitor": "/apis/monitoring.coreos.com/v1/namespaces/{}/servicemonitors",
+    "PrometheusRule": "/apis/monitoring.coreos.com/v1/namespaces/{}/prometheusrules",
     "FineTuneJob": JOBS,
 }
 

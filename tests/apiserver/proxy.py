@@ -55,6 +55,8 @@ class Proxy:
         """Watches of these paths deliver nothing any more, and stay open."""
         self.down = False
         """Every connection is broken at once."""
+        self.refusing: tuple[int, re.Pattern[str]] | None = None
+        """Requests for these paths are answered with this code, and their watches end."""
         self.requests: list[Request] = []
         self.kubeconfig = folder / "proxied.kubeconfig"
         self._cluster = cluster
@@ -110,6 +112,9 @@ class Proxy:
         try:
             if self.down:
                 raise ConnectionError
+            if (code := self._refused(request.path)) is not None:
+                status = {"kind": "Status", "status": "Failure", "code": code, "reason": "Refused", "message": "by the test"}
+                return web.json_response(status, status=code)
             if seen.number:
                 await asyncio.to_thread(self.before, seen)
             headers = {name: value for name, value in request.headers.items() if name.lower() in ONWARD}
@@ -132,11 +137,15 @@ class Proxy:
         response = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
         await response.prepare(request)
         async for piece in answer.content.iter_any():
-            if self.down:
+            if self.down or self._refused(request.path) is not None:
                 raise ConnectionError
             if self.deaf is None or not self.deaf.search(request.path):
                 await response.write(piece)
         return response
+
+    def _refused(self, path: str) -> int | None:
+        """The code with which this path is answered, None where it is passed on."""
+        return self.refusing[0] if self.refusing is not None and self.refusing[1].search(path) else None
 
 
 async def _end_what_is_left() -> None:

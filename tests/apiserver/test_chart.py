@@ -10,11 +10,10 @@ import pytest
 from finetune_api import constants as c
 from scripts.render_chart import MANIFEST, NAMESPACE, ROOT, SNAPSHOTS, crd_copies, objects, rendered, run_helm
 from tests.apiserver.installation import USERNAME, apply, install, namespace, path_of, uninstall
-from tests.cluster import Cluster
+from tests.cluster import Cluster, monitoring
 from tests.cluster.api import ApiError
-from tests.cluster.pods import await_value
+from tests.cluster.pods import await_served, await_value
 
-pytestmark = pytest.mark.xdist_group("chart")  # installs the chart: one after the other
 Document = dict[str, Any]
 TEAM: Final = "team-a"
 PROMETHEUS: Final = "monitoring.coreos.com/"
@@ -31,11 +30,30 @@ def installed(control_plane: Cluster) -> Iterator[Cluster]:
     uninstall(control_plane.api, documents)
 
 
+@pytest.fixture(scope="module")
+def monitored(installed: Cluster) -> Iterator[Cluster]:
+    """The same with the Prometheus operator's kinds."""
+    crds = [d for path in monitoring.definitions() for d in objects(path.read_text(encoding="utf-8"))]
+    for crd in crds:
+        apply(installed.api, crd)
+        await_served(installed.api, crd["metadata"]["name"])
+    yield installed
+    uninstall(installed.api, crds)
+
+
 @pytest.mark.parametrize("name", SNAPSHOTS)
-def test_every_object_passes_a_strict_dry_run(installed: Cluster, name: str) -> None:
+def test_every_object_passes_a_strict_dry_run(monitored: Cluster, name: str) -> None:
     for document in objects(rendered(SNAPSHOTS[name])):
-        if not document["apiVersion"].startswith(PROMETHEUS):  # no such CRDs here: tests/chart judges these
-            apply(installed.api, document, dryRun="All")
+        apply(monitored.api, document, dryRun="All")
+
+
+def test_monitors_are_judged_too(monitored: Cluster) -> None:
+    """The control of the test above: their schemas are there, and refuse what they don't know."""
+    kinds = {d["kind"]: d for name in SNAPSHOTS for d in objects(rendered(SNAPSHOTS[name])) if d["apiVersion"].startswith(PROMETHEUS)}
+    assert set(kinds) == {"ServiceMonitor", "PrometheusRule"}
+    for document in kinds.values():
+        with pytest.raises(ApiError, match="unknown"):
+            apply(monitored.api, {**document, "spec": {**document["spec"], "unknown": 1}}, dryRun="All")
 
 
 def test_the_plain_manifest_passes_a_strict_dry_run(installed: Cluster) -> None:

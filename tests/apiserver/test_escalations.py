@@ -33,7 +33,6 @@ from tests.cluster import Cluster
 from tests.cluster.api import Api, ApiError
 from tests.cluster.pods import await_value
 
-pytestmark = pytest.mark.xdist_group("chart")  # installs the chart: one after the other
 Document = dict[str, Any]
 RUNTIME: Final[Document] = {
     "apiVersion": c.API_VERSION,

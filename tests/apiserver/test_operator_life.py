@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from finetune_api import constants as c
-from tests.apiserver.operators import Operator
+from finetune_operator.kinds import FINE_TUNE_JOB
+from tests.apiserver.operators import WHOLE, Operator
 from tests.apiserver.proxy import Proxy
+from tests.apiserver.recorder import Recorder
+from tests.bench.operator.load import RUNS, Crowd, fine_tune_job, runtimes
 from tests.builders import job, stage
 from tests.cluster import Cluster
 from tests.cluster.api import Api
@@ -122,6 +126,26 @@ def test_two_operators_at_once_make_no_job_twice(control_plane: Cluster, namespa
             await_phase(api, namespace, name, "Succeeded")
         assert a.stop() == b.stop() == 0
     assert len(batch_jobs(api, namespace)) == len(names)
+    assert "Traceback" not in a.text() + b.text()
+
+
+def test_two_whole_operators_at_once_make_no_job_twice(control_plane: Cluster, tmp_path: Path) -> None:
+    """The same with the product's decisions: each reads, makes and writes beside the other."""
+    config = control_plane.kubeconfig
+    with ExitStack() as stack:
+        stack.enter_context(runtimes(control_plane))
+        crowd = stack.enter_context(Crowd.of(control_plane, FINE_TUNE_JOB))
+        recorder = stack.enter_context(Recorder(control_plane.api, crowd.namespace))
+        a, b = (stack.enter_context(Operator.running(config, tmp_path / name, program=WHOLE)) for name in "ab")
+        uids = crowd.post(fine_tune_job(f"job-{number}", RUNS) for number in range(20))
+        crowd.await_phase(uids, "Succeeded", patience=120)
+        assert a.stop() == b.stop() == 0
+        recorder.await_all()
+        assert recorder.duplicates(uids) == []
+        assert [len(recorder.jobs(uid)) for uid in uids] == [1] * len(uids)
+        for found in control_plane.api.items(jobs_path(crowd.namespace)):
+            assert [(each["number"], each["reason"]) for each in found["status"]["attempts"]] == [(1, "Succeeded")]
+            assert "budgets" not in found["status"]
     assert "Traceback" not in a.text() + b.text()
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.apiserver.operators import Operator
+from finetune_api import constants as c
+from tests.apiserver.operators import TINY, WHOLE, Operator
 from tests.apiserver.proxy import Proxy, Request
 from tests.apiserver.test_operator_life import ENDS_AT_ONCE, await_phase, batch_jobs, jobs_path, submit
 from tests.cluster import Cluster
@@ -60,6 +61,53 @@ def test_an_api_server_that_is_away_is_waited_for(control_plane: Cluster, namesp
         for name in ("before", "meanwhile"):
             await_phase(api, namespace, name, "Succeeded")
         assert operator.stop() == 0
+
+
+def test_an_api_server_that_answers_503_for_longer_than_kopf_waits_is_waited_for(
+    control_plane: Cluster, namespace: str, proxy: Proxy, tmp_path: Path
+) -> None:
+    """By itself Kopf gives up its watches after 54 s of back-offs."""
+    api = control_plane.api
+    with Operator.running(proxy.kubeconfig, tmp_path / "log", *QUICK) as operator:
+        submit(api, namespace, "before", **{"test-cluster/finish-after": "5s"})
+        await_phase(api, namespace, "before", "Running")
+        proxy.refusing = 503, re.compile("")
+        submit(api, namespace, "meanwhile", **ENDS_AT_ONCE)
+        time.sleep(75)
+        assert operator.asked("healthz") == 200
+        assert operator.process.poll() is None, operator.text()
+        proxy.refusing = None
+        for name in ("before", "meanwhile"):
+            await_phase(api, namespace, name, "Succeeded")
+        assert operator.stop() == 0
+
+
+@pytest.mark.parametrize("program", [TINY, WHOLE])
+def test_an_operator_that_starts_while_the_api_server_is_away_waits_too(
+    control_plane: Cluster, namespace: str, proxy: Proxy, tmp_path: Path, program: str
+) -> None:
+    proxy.refusing = 503, re.compile("")
+    operator = Operator(proxy.kubeconfig, tmp_path / "log", program=program)
+    try:
+        await_value(lambda: "can't be asked yet" in operator.text(), what="it has asked")
+        await_value(lambda: operator.asked("healthz") == 200, what="its probes answer")
+        assert operator.process.poll() is None, operator.text()
+        assert operator.asked("readyz") == 503
+        proxy.refusing = None
+        operator.await_ready()
+        assert operator.stop() == 0
+    finally:
+        operator.kill()
+
+
+def test_a_cluster_without_the_kinds_is_told_at_once(control_plane: Cluster, proxy: Proxy, tmp_path: Path) -> None:
+    proxy.refusing = 404, re.compile(f"^/apis/{c.GROUP}(/|$)")
+    operator = Operator(proxy.kubeconfig, tmp_path / "log", program=WHOLE)
+    try:
+        assert operator.process.wait(60) == 2
+        assert f"the API server does not know {c.PLURAL}.{c.GROUP}: apply the CRDs first (crds/)" in operator.text()
+    finally:
+        operator.kill()
 
 
 def test_answers_that_are_lost_make_nothing_twice(control_plane: Cluster, namespace: str, proxy: Proxy, tmp_path: Path) -> None:

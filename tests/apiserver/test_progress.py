@@ -21,8 +21,6 @@ from tests.cluster import Cluster, audit
 from tests.cluster.api import Object
 from tests.cluster.pods import await_value, finish
 
-pytestmark = pytest.mark.xdist_group("chart")  # installs the chart: one after the other
-
 
 @pytest.fixture(scope="module")
 def world(control_plane: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:

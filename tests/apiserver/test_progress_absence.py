@@ -21,8 +21,6 @@ from tests.cluster import Cluster
 from tests.cluster.api import Object
 from tests.cluster.pods import await_value
 
-pytestmark = pytest.mark.xdist_group("chart")  # installs the chart: one after the other
-
 
 def test_the_operator_may_be_gone_and_its_authority_renewed(control_plane: Cluster, tmp_path: Path) -> None:
     """The trainer's own reporter, with what its pod was given, through an absence of the operator and a lost Secret."""

@@ -26,7 +26,6 @@ from tests.cluster.api import Api
 from tests.cluster.namespaces import fresh_namespace
 from tests.cluster.pods import await_value
 
-pytestmark = pytest.mark.xdist_group("chart")  # installs the chart: one after the other
 Document = dict[str, Any]
 SECONDS: Final = 120
 DEAD: Final = "dead"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,7 +12,7 @@ from finetune_api.constants import AttemptReason, ClusterReason, Reason
 from finetune_operator.kinds import FINE_TUNE_JOB
 from tests.apiserver.puppet import Puppet
 from tests.apiserver.trouble import Scene
-from tests.apiserver.trouble_job import Trial, published, said, stopped
+from tests.apiserver.trouble_job import Trial, pages, published, said, stopped
 from tests.cluster.api import Api, Object
 from tests.cluster.pods import evict, pod_path
 
@@ -196,18 +193,12 @@ def test_a_finished_job_is_deleted_when_its_time_to_live_is_over(stage: Scene) -
     assert stage.api.find(FINE_TUNE_JOB.path(stage.namespace, "short-lived")) is None
 
 
-def _pages(text: str) -> dict[str, str]:
-    data = base64.b64encode(zlib.compress(text.encode())).decode()
-    parts = [data[:100], data[100:], ""]
-    return {f"page-{number}": json.dumps({"page": number, "pages": 2, "data": part}) for number, part in enumerate(parts)}
-
-
 def test_a_result_that_was_too_long_for_a_message_is_read_by_a_report(stage: Scene) -> None:
     trial = stage.trial("long-result")
     stage.puppet.finish(trial.start(), message=published(truncated=True))
     report = trial.run(segment="report")
     evaluation = [{"suite": "in-domain", "metric": "loss", "baseline": 5.5, "stages": [{"stage": "task", "value": 3.25}]}]
-    stage.puppet.finish(report, messages=_pages(published(evaluation=evaluation, provenance={"seed": 42})))
+    stage.puppet.finish(report, messages=pages(published(evaluation=evaluation, provenance={"seed": 42})))
     status = trial.await_phase("Succeeded")
     assert status["evaluation"] == evaluation
     assert status["provenance"]["seed"] == 42
@@ -216,7 +207,7 @@ def test_a_result_that_was_too_long_for_a_message_is_read_by_a_report(stage: Sce
 def test_a_success_without_a_word_is_told_by_a_report_too(stage: Scene) -> None:
     trial = stage.trial("speechless")
     stage.puppet.finish(trial.start())
-    stage.puppet.finish(trial.run(segment="report"), messages=_pages(published()))
+    stage.puppet.finish(trial.run(segment="report"), messages=pages(published()))
     assert trial.await_phase("Succeeded")["artifacts"][0]["kind"] == "adapter"
 
 

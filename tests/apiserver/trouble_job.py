@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -41,6 +43,13 @@ def published(**fields: Any) -> str:
 def stopped(step: int) -> str:
     """The last message of a trainer that saved because it was told to stop."""
     return said("Stopped", c.ExitCode.STOPPED, reason=c.Reason.STOPPED, stage="task", step=step, message=f"saved at step {step}")
+
+
+def pages(text: str) -> dict[str, str]:
+    """The last messages of a report's containers, by their names."""
+    data = base64.b64encode(zlib.compress(text.encode())).decode()
+    parts = [data[:100], data[100:], ""]
+    return {f"page-{number}": json.dumps({"page": number, "pages": 2, "data": part}) for number, part in enumerate(parts)}
 
 
 class Trial:

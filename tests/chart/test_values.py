@@ -24,6 +24,8 @@ TWINS: Final[dict[str, tuple[Values, Values, str]]] = {
     "a namespace twice": ({"watchNamespaces": ["a", "a"]}, {"watchNamespaces": ["a", "b"]}, "watchNamespaces"),
     "a namespace as a string": ({"watchNamespaces": "team-a"}, {"watchNamespaces": ["team-a"]}, "watchNamespaces"),
     "a level of the log that there is not": ({"logLevel": "trace"}, {"logLevel": "debug"}, "logLevel"),
+    "no worker at all": ({"workers": 0}, {"workers": 1}, "workers"),
+    "more workers than the operator takes": ({"workers": 65}, {"workers": 64}, "workers"),
     "a switch that is a string": ({"admissionPolicy": {"enabled": "no"}}, {"admissionPolicy": {"enabled": False}}, "enabled"),
     "a default runtime without a spec": (
         {"defaultRuntime": {"create": True}},

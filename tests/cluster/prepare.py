@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from scripts import go
-from tests.cluster import binaries, debian, machine
+from tests.cluster import binaries, debian, machine, monitoring
 from tests.cluster.errors import ClusterError
 from tests.cluster.images import ensure_images
 
@@ -22,6 +22,7 @@ def main() -> int:
             debian.resolve(name)
         for name in ("crdvalidator", "gitops"):
             go.build(go.ROOT / "tests" / name)
+        monitoring.definitions()
         ensure_images()
     except ClusterError as error:
         print(error, file=sys.stderr)

@@ -85,12 +85,13 @@ def image_values(image: Image) -> Mapping[str, str]:
 
 
 def runtimes(trainer: Image) -> list[Object]:
-    """One by default; `lost` gives up a silent node soon."""
+    """One by default; `lost` gives up a silent node soon; `local` has volumes that only the node of their first pod has."""
     near = {"weight": 100, "preference": {"matchExpressions": [{"key": next(iter(VICTIM)), "operator": "Exists"}]}}
     prefers = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [near]}}
     return [
         runtime(RUNTIME, trainer, default=True),
         runtime("lost", trainer, nodeLostAfterSeconds=10, affinity=prefers),
+        runtime("local", trainer, storage={"claimTemplate": {"className": "local", "accessMode": "ReadWriteOnce", "size": "1Gi"}}),
     ]
 
 

@@ -66,5 +66,7 @@ class Expected:
         return found
 
     def weights(self) -> set[str]:
-        """Digests of the weights that it published."""
-        return {artifact["weightsSha256"] for artifact in self.result["artifacts"] if "weightsSha256" in artifact}
+        """Digests of the weights that it published: at least one, or a job without any would equal it."""
+        found = {artifact["weightsSha256"] for artifact in self.result["artifacts"] if "weightsSha256" in artifact}
+        assert found, f"`finetune run` published no weights: {self.result['artifacts']}"
+        return found

@@ -1,4 +1,8 @@
-"""What `helm test` runs, on a real node: the chart's pod reaches the operator's Service and ends well."""
+"""What `helm test` runs, on a real node: the chart's pod reaches the operator's Service and ends well.
+
+The command itself is not run: nothing resolves a Service's name in the test cluster, and helm makes the pod without the alias that the
+test gives it.
+"""
 
 from __future__ import annotations
 

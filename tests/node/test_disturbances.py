@@ -17,6 +17,7 @@ from tests.node.reference import Expected
 
 LONG = 2 * PATIENCE
 Blow = Callable[[Job, Object], None]
+UNHEARD = {"UnknownExit", "NodeLost", "Suspended"}
 
 
 def deleted(job: Job, pod: Object) -> None:
@@ -50,6 +51,26 @@ BLOWS: list[tuple[Blow, int, str, int, bool]] = [
 ]
 
 
+def begun(job: Job, starts: int) -> list[Object]:
+    """What the journal has of so many starts of a trainer: it is gone at the end of a run."""
+    return await_value(
+        lambda: found if len(found := job.starts()) >= starts else None, what=f"{starts} starts", timeout=PATIENCE, every=0.5
+    )
+
+
+def compare(attempts: list[Object], starts: list[Object], saved: list[bool]) -> None:
+    """Each attempt tells where it went on, and what that cost, as the journal has it; `saved`: whether the one before could save.
+
+    A trainer that was killed or lost has left no message, and one that was suspended may be gone before it is read: what its end cost, its
+    replacement tells.
+    """
+    for attempt, start, nothing_lost in zip(attempts, starts, saved, strict=True):
+        assert attempt["pod"] == start["host"]
+        if attempt["reason"] not in UNHEARD or "stepsLost" in attempt:
+            assert (attempt.get("resumedFromStep"), attempt["stepsLost"]) == (start["resumedFromStep"], start["stepsLost"])
+        assert start["stepsLost"] == 0 if nothing_lost else 0 <= start["stepsLost"] <= 2 * EVERY
+
+
 def test_a_job_goes_on_whatever_ends_its_pods(platform: Platform, expected: Expected) -> None:
     weights = expected.weights()  # now: a drain removes every pod of the node, the one that these come from too
     job = Job.submit(platform, manifest("struck"))
@@ -58,21 +79,13 @@ def test_a_job_goes_on_whatever_ends_its_pods(platform: Platform, expected: Expe
         job.await_commit_by(pod)
         blow(job, pod)
         pod = job.next_trainer(pod)
-    begun = await_value(
-        lambda: starts if len(starts := job.starts()) > len(BLOWS) else None, what="the last start", timeout=PATIENCE, every=0.5
-    )
+    starts = begun(job, len(BLOWS) + 1)
     status = job.await_phase("Succeeded", LONG)
 
     attempts = [each for each in status["attempts"] if each["segment"] == "domain, task"]
     told = [(each["number"], each["reason"], each["exitCode"]) for each in attempts]
     assert told == [*((number, reason, code) for _, number, reason, code, _ in BLOWS), (2, "Succeeded", 0)]
-    # A trainer that was killed has left no message: where it went on, and what was lost by that, its replacement tells.
-    saved = [True, *(could_save for *_, could_save in BLOWS)]
-    for attempt, start, nothing_lost in zip(attempts, begun, saved, strict=True):
-        assert attempt["pod"] == start["host"]
-        if attempt["reason"] != "UnknownExit":
-            assert (attempt.get("resumedFromStep"), attempt["stepsLost"]) == (start["resumedFromStep"], start["stepsLost"])
-        assert start["stepsLost"] == 0 if nothing_lost else start["stepsLost"] <= 2 * EVERY
+    compare(attempts, starts, [True, *(could_save for *_, could_save in BLOWS)])
     (budget,) = status["budgets"]
     assert (budget["attempts"], budget["preemptions"]) == (1, 3)
     assert job.weights() == weights
@@ -92,6 +105,7 @@ def test_a_job_is_suspended_and_outlives_the_operator_and_the_api_server(platfor
     job.patch(suspend=False)
     pod = job.next_trainer(pod)
     job.await_commit_by(pod)
+    starts = begun(job, 2)
     operator = platform.await_operator()
     strike(operator, signal.SIGKILL, "finetune_operator")
     restarted = await_value(
@@ -112,8 +126,10 @@ def test_a_job_is_suspended_and_outlives_the_operator_and_the_api_server(platfor
     cluster.await_api_server()
 
     status = job.await_phase("Succeeded", LONG)
-    told = [(each["number"], each["reason"]) for each in status["attempts"] if each["segment"] == "domain, task"]
-    assert told == [(1, "Suspended"), (2, "Succeeded")]
+    attempts = [each for each in status["attempts"] if each["segment"] == "domain, task"]
+    assert [(each["number"], each["reason"]) for each in attempts] == [(1, "Suspended"), (2, "Succeeded")]
+    # Two starts: neither the operator's death nor the API server's absence made the trainer begin again.
+    compare(attempts, starts, [True, True])
     assert "budgets" not in status
     assert len(job.batch_jobs()) == 3, "the suspended Job is gone, and no other was made than prepare, train and report"
     assert job.weights() == expected.weights()
@@ -141,6 +157,7 @@ def test_a_node_is_lost_and_comes_back_while_its_container_goes_on(platform: Pla
         strike(zombie, signal.SIGSTOP)
         successor = job.next_trainer(zombie)
         job.await_commit_by(successor)
+        starts = begun(job, 2)
         before = len(job.commits(zombie))
         strike(zombie, signal.SIGCONT)
         # What it would save next is refused: a later start has taken over. Nobody but itself can end it: its node has no kubelet.
@@ -157,6 +174,7 @@ def test_a_node_is_lost_and_comes_back_while_its_container_goes_on(platform: Pla
         (2, "Succeeded", successor["spec"]["nodeName"]),
     ]
     assert attempts[1]["resumedFromStep"] >= EVERY
+    compare(attempts, starts, [True, False])
     (budget,) = status["budgets"]
     assert (budget["attempts"], budget["preemptions"]) == (0, 1)
     assert job.weights() == expected.weights()

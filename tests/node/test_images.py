@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from tests.cluster import Cluster
-from tests.cluster.images import Image, Images
+from tests.cluster.images import Image, Images, recipes
 from tests.cluster.pods import await_value, pod_path
 
 RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
@@ -76,3 +78,15 @@ def test_the_operators_image(node_cluster: Cluster, namespace: str, images: Imag
         "packages": ["finetune_api", "finetune_operator"],
         "without bytecode": [],
     }
+
+
+@pytest.mark.parametrize("name", ["trainer", "operator"])
+def test_an_image_says_what_it_is(images: Images, name: str) -> None:
+    said = images.configuration(getattr(images, name))
+    assert said["User"] == "65532:65532", "numbers: runAsNonRoot knows no names"
+    assert said["Entrypoint"] == ["python", "-m", f"finetune_{name}"]
+    assert said.get("Healthcheck", {"Test": ["NONE"]}) == {"Test": ["NONE"]}, "Kubernetes has probes"
+    given, labels = recipes.labels(name), {key.removeprefix("org.opencontainers.image."): text for key, text in said["Labels"].items()}
+    assert (labels["version"], labels["revision"], labels["source"]) == (given["VERSION"], given["REVISION"], given["SOURCE"])
+    assert (labels["title"], labels["licenses"]) == (f"finetune-{name}", "Apache-2.0")
+    assert labels["description"]

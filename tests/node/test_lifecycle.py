@@ -9,7 +9,7 @@ import pytest
 
 from finetune_api.constants import PROGRESS_AUDIENCE
 from tests.node import reference
-from tests.node.jobs import Job, manifest
+from tests.node.jobs import EVERY, Job, manifest
 from tests.node.platform import PATIENCE, TEAM, Platform
 
 
@@ -90,6 +90,26 @@ def test_pods_were_restricted_and_without_a_token_for_the_api_server(succeeded: 
         assert pod["spec"]["automountServiceAccountToken"] is False
         sources = [source for volume in pod["spec"]["volumes"] for source in volume.get("projected", {}).get("sources", ())]
         assert [each["serviceAccountToken"]["audience"] for each in sources if "serviceAccountToken" in each] in ([], [PROGRESS_AUDIENCE])
+
+
+def test_on_a_volume_of_one_node_every_pod_goes_where_the_first_one_bound_it(succeeded: Job) -> None:
+    """ReadWriteOnce, WaitForFirstConsumer: the pod that prepares decides upon the node."""
+    platform = succeeded.platform
+    job = Job.submit(platform, manifest("one-node", steps=EVERY, runtimeRef={"name": "local"}))
+    status = job.await_phase("Succeeded", 2 * PATIENCE)
+    api, name = platform.cluster.api, f"ft-one-node-{job.uid[:8]}"
+    claim = api.get(f"/api/v1/namespaces/{TEAM}/persistentvolumeclaims/{name}")
+    assert (claim["spec"]["accessModes"], claim["spec"]["storageClassName"]) == (["ReadWriteOnce"], "local")
+    assert api.get("/apis/storage.k8s.io/v1/storageclasses/local")["volumeBindingMode"] == "WaitForFirstConsumer"
+    volume = api.get(f"/api/v1/persistentvolumes/{claim['spec']['volumeName']}")
+    (term,) = volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
+    (host,) = term["matchExpressions"][0]["values"]
+    assert [(each["segment"], each["node"]) for each in status["attempts"]] == [
+        ("prepare", host),
+        ("domain, task", host),
+        ("report", host),
+    ]
+    assert job.weights()
 
 
 def test_the_model_outlives_the_job(succeeded: Job) -> None:

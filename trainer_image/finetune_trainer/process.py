@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
+from finetune_api import plan
 from finetune_api.constants import REASONS, REPORT_PAGES, ExitCode, Reason
 from finetune_api.wire import RunResult, TrainerConfig
 from finetune_trainer import message
@@ -149,7 +150,7 @@ def tell_page(config: TrainerConfig, number: int) -> int:
 def read_config(path: Path) -> TrainerConfig:
     """Read a TrainerConfig; an unreadable one is InvalidSpec."""
     try:
-        return TrainerConfig.model_validate_json(path.read_bytes())
+        return plan.read_config(path.read_bytes())
     except OSError as error:
         raise TrainerError(Reason.INVALID_SPEC, f"the trainer's config cannot be read: {error.strerror}", where=str(path)) from error
     except ValidationError as error:

@@ -35,7 +35,10 @@ Renew = Callable[[dict[str, str], Sequence[str]], Awaitable[dict[str, Any]]]
 class Authority:
     """`endpoint` is None until the certificates are there: pods that are made meanwhile report nothing."""
 
-    def __init__(self, kube: Kube, secret: Key, url: str, *, renew: Renew) -> None:
+    def __init__(
+        self, kube: Kube, secret: Key, url: str, *, renew: Renew, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+    ) -> None:
+        self._sleep = sleep
         self._kube = kube
         self._secret = secret
         self._url = url
@@ -49,11 +52,11 @@ class Authority:
         """Set once that is so, or can't be for now."""
 
     async def run(self) -> None:
-        """Look after the certificates for ever. What the Secret lacks is a person's to mend, and stops no job."""
+        """Look after the certificates for ever. What the Secret or this machine lacks is a person's to mend, and stops no job."""
         while True:
             try:
                 await self.look()
-                await asyncio.sleep(LOOK_SECONDS)
+                await self._sleep(LOOK_SECONDS)
             except (NotFound, Refused) as error:
                 log.error(
                     "no live progress: the Secret %s/%s can't be used (%s): apply the chart again, which makes it and the right to it",
@@ -61,14 +64,18 @@ class Authority:
                     error,
                 )
                 self.tried.set()
-                await asyncio.sleep(6 * RETRY_SECONDS)
+                await self._sleep(6 * RETRY_SECONDS)
             except KubeError as error:
                 log.warning("the progress endpoint's Secret has to wait: %s", error)
                 self.tried.set()
-                await asyncio.sleep(RETRY_SECONDS)
+                await self._sleep(RETRY_SECONDS)
+            except (RuntimeError, OSError, ValueError) as error:  # of ssl, of the process that renews, or of its answer
+                log.error("the progress endpoint's certificates can't be made or served; what is served stays: %r", error)
+                self.tried.set()
+                await self._sleep(6 * RETRY_SECONDS)
 
     async def look(self) -> None:
-        """Read the Secret, renew what is due, and serve it. Raises KubeError."""
+        """Read the Secret, renew what is due, and serve it. Raises KubeError, OSError, and what `renew` raises."""
         host = urlsplit(self._url).hostname or ""
         while True:
             secret = await self._kube.get(SECRET, *self._secret)
@@ -109,7 +116,7 @@ class Authority:
 
 
 async def renew_apart(data: dict[str, str], hosts: Sequence[str]) -> dict[str, Any]:
-    """Renew in a process of its own, whose memory ends with it. Raises RuntimeError with what it said."""
+    """Renew in a process of its own, whose memory ends with it. Raises RuntimeError with what it said, OSError, ValueError."""
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

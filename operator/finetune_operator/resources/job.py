@@ -7,6 +7,7 @@ failure fails the Job through backoffLimit 0, and the operator decides about the
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -138,7 +139,7 @@ def job_manifest(parts: JobParts, name: str, own_labels: dict[str, str], told: T
                     "labels": {**runtime.pod_labels, **ours},
                     "annotations": {
                         **runtime.pod_annotations,
-                        c.TRAINER_CONFIG_ANNOTATION: told.model_dump_json(exclude_none=True),
+                        c.TRAINER_CONFIG_ANNOTATION: _annotated(parts, told),
                         **({c.PROGRESS_CA_ANNOTATION: parts.endpoint.authorities} if parts.endpoint is not None else {}),
                     },
                 },
@@ -146,6 +147,13 @@ def job_manifest(parts: JobParts, name: str, own_labels: dict[str, str], told: T
             },
         },
     }
+
+
+def _annotated(parts: JobParts, told: TrainerConfig) -> str:
+    """Return what the trainer is told: the spec as its author wrote it. What was left out means what the image says, which a job keeps; an
+    operator of another release would fill in other defaults."""
+    document = told.model_dump(mode="json", exclude_none=True, exclude={"spec", "config_hash"})
+    return json.dumps({**document, "spec": parts.manifest["spec"]}, ensure_ascii=False, separators=(",", ":"))
 
 
 def pod_spec(parts: JobParts, containers: Part, volumes: list[Part], *, placed: bool) -> Part:

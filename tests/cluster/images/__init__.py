@@ -53,6 +53,13 @@ class Images:
     operator: Image
     cache: Path
 
+    def configuration(self, image: Image) -> dict[str, Any]:
+        """What an image says of itself: user, command, labels."""
+        blobs = self.cache / "containerd/io.containerd.content.v1.content/blobs"
+        manifest = json.loads((blobs / image.digest.replace(":", "/")).read_bytes())
+        found: dict[str, Any] = json.loads((blobs / manifest["config"]["digest"].replace(":", "/")).read_bytes())["config"]
+        return found
+
     def seed(self, root: Path) -> None:
         """Fill the containerd root of a node that has never started (overlayfs snapshotter, same file system or it is a copy)."""
         with locked(self.cache):

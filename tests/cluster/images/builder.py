@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.cluster.images.commands import run
-from tests.cluster.images.recipes import PACKAGES, RECIPES, ROOT, SUITE
+from tests.cluster.images.recipes import PACKAGES, RECIPES, ROOT, SUITE, labels
 
 CERTIFICATES = Path("/etc/ssl/certs")
 REPOSITORY = "localhost/finetune"
@@ -73,11 +73,14 @@ class Builder:
 
     def _bud(self, name: str, context: Path, *options: str, tag: str) -> None:
         recipe = RECIPES[name]
-        base = ["--build-arg", f"BASE={REPOSITORY}/{recipe.base}"] if recipe.base else []
+        arguments = {"BASE": f"{REPOSITORY}/{recipe.base}"} if recipe.base else {}
+        if recipe.published:
+            arguments |= labels(name)
+        given = [part for argument, value in arguments.items() for part in ("--build-arg", f"{argument}={value}")]
         # chroot and the host's network: no privileges beyond root's in a container. The certificates are this machine's, whatever it trusts.
         how = ["--isolation", "chroot", "--network", "host", "--layers", "-v", f"{CERTIFICATES}:{CERTIFICATES}:ro"]
         where = ["-f", str(ROOT / recipe.dockerfile), "-t", f"{REPOSITORY}/{tag}", str(context)]
-        self._buildah("bud", *how, *base, *options, *where, what=f"building {name}")
+        self._buildah("bud", *how, *given, *options, *where, what=f"building {name}")
 
     def _buildah(self, *arguments: str, what: str) -> str:
         storage: list[str | Path] = ["--root", self._cache / "storage", "--runroot", self._cache / "run", "--storage-driver", "overlay"]

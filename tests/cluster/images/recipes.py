@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,12 @@ def keys(root: Path = ROOT) -> dict[str, str]:
             digest.update(f"\0{path.relative_to(root)}\0{len(content)}\0".encode() + content)
         found[name] = digest.hexdigest()
     return found
+
+
+def labels(name: str, root: Path = ROOT) -> dict[str, str]:
+    """Build arguments that say what an image was made of: here its key, since a checkout may hold what no commit does."""
+    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    return {"VERSION": version, "REVISION": keys(root)[name], "SOURCE": "local"}
 
 
 def files(root: Path, sources: tuple[str, ...]) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.images.recipes import RECIPES, keys
+from tests.cluster.images.recipes import RECIPES, ROOT, keys
 from tests.cluster.images.store import write_archive
 
 
@@ -48,6 +48,14 @@ def test_a_change_rebuilds_what_it_goes_into(checkout: Path, changed: str, rebui
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("something else")
     assert {name for name, key in keys(checkout).items() if key != before[name]} == rebuilt
+
+
+@pytest.mark.parametrize("dockerfile", ["operator/Dockerfile", "trainer_image/Dockerfile", "trainer_image/cuda.Dockerfile"])
+def test_no_image_has_a_base_by_default(dockerfile: str) -> None:
+    """A tag would be another image tomorrow: whoever builds for others names one by its digest."""
+    lines = (ROOT / dockerfile).read_text().splitlines()
+    assert "ARG BASE" in lines
+    assert {line for line in lines if line.startswith("FROM")} <= {"FROM ${BASE}", "FROM ${BASE} AS package"}
 
 
 def exported(folder: Path, *layers: bytes) -> tuple[Path, list[str]]:

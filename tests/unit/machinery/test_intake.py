@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from finetune_operator.handlers import Intake
+from collections.abc import Iterable, Sized
+from itertools import islice
+
+from finetune_operator.handlers import LONGEST_BACKOFF, Intake, kopf_settings
 from finetune_operator.index import Index
 from finetune_operator.kinds import FINE_TUNE_JOB, JOB, POD
 from finetune_operator.model import Key
@@ -123,3 +126,11 @@ def test_an_event_about_a_stranger_is_nothing() -> None:
     intake, _, queue = scene()
     intake.deliver(JOB, "ADDED", batch_job(owner="x", label=None))
     assert keys(queue) == []
+
+
+def test_a_watch_is_tried_again_without_end_and_each_from_the_first_back_off() -> None:
+    backoffs = kopf_settings().networking.error_backoffs
+    assert isinstance(backoffs, Iterable) and not isinstance(backoffs, Sized)
+    first = list(islice(backoffs, 10_000))
+    assert first[:2] == [1, 1] and first[-1] == max(first) == LONGEST_BACKOFF
+    assert list(islice(backoffs, 20)) == first[:20]

@@ -7,32 +7,70 @@ from typing import Any
 import pytest
 
 from finetune_api import constants as c
-from tests.unit.operator.worlds import UID, World, at, attempts, published, runtime, spent, two_segments
+from tests.unit.operator.worlds import UID, World, at, attempts, pages, published, runtime, spent, two_segments
 
-PHASES = ["Starting", "Running", "Failed", "Complete"]
+PHASES = ["Pending", "Preparing", "Queued", "Starting", "Running", "Suspending", "Reporting", "BackOff", "Failed", "Complete"]
+"""Of the Job that stands, in the order of a life: no pod yet, one that prepares, no quota yet, a pod that starts, one that trains, one that
+saves, one that reads the result, and three that are over: it is repeated after its back-off, has just failed, has just ended well."""
+RAN = {"Preparing", "Running", "Reporting", "Failed", "Complete"}
+"""Where a container had begun, and its end is not on record."""
+WITH_POD = ["Preparing", "Starting", "Running", "Suspending", "Reporting"]
+AT_WORK = {"Pending", "Preparing", "Queued", "Starting", "Running"}
+SPECS = {"Preparing": {"prepare": "ownPod"}, "Queued": {"queueName": "q"}}
 
 
 def world_in(phase: str) -> tuple[World, str]:
-    """A job with two segments whose first is in this phase."""
-    world = World(two_segments(), runtime())
+    """A job with two segments in this phase, and the name of the pod: empty where there is none."""
+    world = World(two_segments(), runtime(**SPECS.get(phase, {})))
     world.settle(1)
+    if phase in ("Pending", "Queued"):
+        return world, ""
     name = world.run() if phase != "Starting" else world.pod()
     world.settle(1)
-    if phase == "Failed":
+    if phase in ("BackOff", "Failed"):
         world.end(name, 1)
+    if phase == "BackOff":
+        world.settle(1)
+        assert world.condition("Running") == ("False", "BackOff")
     if phase == "Complete":
         world.end(name, 0, published())
+    if phase == "Suspending":
+        world.job["spec"]["suspend"] = True
+        world.settle(1)
+    if phase == "Reporting":
+        world.end(name, 0)
+        world.settle(1)
+        world.end(world.run(), 0, published(truncated=True))
+        world.settle(1)
+        name = world.run(container="page-0")
+        world.settle(1)
+    if phase not in ("Failed", "Complete", "Starting", "BackOff"):
+        assert world.status["phase"] == phase if phase != "Reporting" else world.condition("Running")[1] == "Reporting"
     return world, name
 
 
+def report(world: World, name: str) -> None:
+    """Let a report's pod tell the result."""
+    world.end(name, 0)
+    world.pods[name]["status"]["containerStatuses"] = [
+        {"name": f"page-{page}", "state": {"terminated": {"exitCode": 0, "message": text, "startedAt": at(world.seconds)}}}
+        for page, text in enumerate(pages(published()))
+    ]
+
+
 def finish(world: World) -> None:
-    """Let every further pod succeed."""
-    for _ in range(6):
+    """Let every further pod succeed, a suspended job go on, and a queue have quota."""
+    for _ in range(12):
         world.settle(20)
         if world.status.get("phase") in ("Succeeded", "Failed"):
             return
+        world.job["spec"]["suspend"] = False
+        for each in world.jobs.values():
+            each["spec"]["suspend"] = False
         alive = [name for name, pod in world.pods.items() if pod["status"]["phase"] in ("Pending", "Running")]
-        if alive:
+        if alive and "-report-" in alive[-1]:
+            report(world, alive[-1])
+        elif alive:
             world.end(alive[-1], 0, published())
         elif any(not each["status"] for each in world.jobs.values()):
             world.run()
@@ -44,7 +82,7 @@ def test_a_job_deleted_by_hand(phase: str) -> None:
     world.gone(world.newest, name)
     finish(world)
     assert world.status["phase"] == "Succeeded"
-    assert sum(preemptions for _, preemptions in spent(world)) == (phase in ("Running", "Complete", "Failed"))
+    assert sum(preemptions for _, preemptions in spent(world)) == (phase in RAN)
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -52,19 +90,58 @@ def test_a_job_orphaned_by_hand_is_deleted_first(phase: str) -> None:
     world, name = world_in(phase)
     orphan = world.jobs.pop(world.newest)
     orphan["metadata"]["ownerReferences"] = []
-    world.orphans = [orphan]
+    world.orphans, made = [orphan], list(world.created)
     decision = world.step(1)
-    assert [action.name for action in decision.actions] == [orphan["metadata"]["name"]]
+    going = "deletionTimestamp" in orphan["metadata"]
+    assert [action.name for action in decision.actions] == ([] if going else [orphan["metadata"]["name"]])
+    assert world.created == made, "nothing is made beside it"
+    world.orphans = []
     world.gone(name)
     finish(world)
     assert world.status["phase"] == "Succeeded"
 
 
-def test_a_pod_without_an_owner_is_deleted_first() -> None:
-    world, name = world_in("Running")
+@pytest.mark.parametrize("phase", WITH_POD)
+def test_a_pod_without_an_owner_is_deleted_first(phase: str) -> None:
+    world, name = world_in(phase)
     world.pods[name]["metadata"]["ownerReferences"] = []
     decision = world.decide()
-    assert [(action.kind, action.name) for action in decision.actions if not hasattr(action, "manifest")] == [("Pod", name)]
+    deleted = [(action.kind, action.name) for action in decision.actions if not hasattr(action, "manifest")]
+    assert deleted == ([] if phase == "Suspending" else [("Pod", name)]), "one that goes already needs no word"
+    assert not [action for action in decision.actions if hasattr(action, "manifest")], "nothing is made beside it"
+    world.gone(name, *([world.newest] if phase == "Suspending" else []))
+    finish(world)
+    assert world.status["phase"] == "Succeeded"
+
+
+@pytest.mark.parametrize("phase", WITH_POD)
+def test_a_pod_deleted_by_hand_is_replaced_by_its_job(phase: str) -> None:
+    world, name = world_in(phase)
+    made = list(world.created)
+    world.gone(name)
+    world.settle(1)
+    assert world.created == made
+    if phase == "Suspending":
+        world.gone(world.newest)
+    finish(world)
+    assert world.status["phase"] == "Succeeded"
+    assert sum(preemptions for _, preemptions in spent(world)) == (phase in RAN)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("labels", [{}, {c.MANAGED_LABEL: "true", c.JOB_UID_LABEL: "another"}], ids=["none", "another's"])
+def test_a_job_relabelled_by_hand_is_replaced_while_it_works(phase: str, labels: dict[str, str]) -> None:
+    world, name = world_in(phase)
+    child = world.newest
+    manifest = world.jobs[child]
+    manifest["metadata"]["labels"] = labels
+    world.settle(1)
+    going = "deletionTimestamp" in manifest["metadata"]
+    assert going is (phase in AT_WORK or phase == "Suspending")
+    if going:
+        world.gone(child, name)
+    finish(world)
+    assert world.status["phase"] == "Succeeded"
 
 
 @pytest.mark.parametrize(

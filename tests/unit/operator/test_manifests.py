@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from finetune_api.plan import read_config
 from finetune_api.wire import TrainerConfig
 from tests import builders
 from tests.unit.operator.worlds import IMAGE, UID, World, job, published, runtime, two_segments
@@ -52,7 +53,7 @@ def pod(made_job: dict[str, Any]) -> dict[str, Any]:
 
 
 def config(made_job: dict[str, Any]) -> TrainerConfig:
-    return TrainerConfig.model_validate_json(made_job["spec"]["template"]["metadata"]["annotations"]["finetune.dev/trainer-config"])
+    return read_config(made_job["spec"]["template"]["metadata"]["annotations"]["finetune.dev/trainer-config"])
 
 
 def test_the_failure_rules_are_in_the_order_that_was_measured() -> None:
