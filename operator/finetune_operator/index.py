@@ -65,6 +65,8 @@ class Index:
         self._entries: dict[str, Entry] = {}
         self._children: defaultdict[str, set[str]] = defaultdict(set)
         self._jobs: dict[Key, str] = {}
+        self.gone: set[str] = set()
+        """uids that were dropped since the re-list last emptied this: a list that was on its way then may still show them."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -95,6 +97,7 @@ class Index:
 
     def drop(self, uid: str) -> None:
         """The object is gone."""
+        self.gone.add(uid)
         entry = self._entries.pop(uid, None)
         if entry is None:
             return
