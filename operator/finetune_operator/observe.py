@@ -20,12 +20,12 @@ from finetune_operator.kinds import (
     SEEN_EVENT,
     Kind,
     controller_of,
-    key_of,
     uid_of,
 )
 from finetune_operator.kube import Kube, list_all
-from finetune_operator.model import Endpoint, Key, Live, Manifest, Need, Observed
+from finetune_operator.model import Endpoint, Key, Live, Manifest, Need, Observed, Sibling
 from finetune_operator.names import claim_name, is_reader
+from finetune_operator.nodes import Nodes
 
 
 class Observer:
@@ -45,6 +45,7 @@ class Observer:
         self._now = now
         self._live = live
         self._endpoint = endpoint
+        self._nodes = Nodes(kube, now=now)
 
     def remember(self, key: Key) -> Observed | None:
         """What the index has of this job: good for seeing that nothing is to be done. None where the index lacks a part."""
@@ -114,12 +115,11 @@ class Observer:
             return None
 
     async def _add(self, observed: Observed, need: Need) -> Observed:
-        namespace = observed.job["metadata"]["namespace"]
         match need:
             case Need.RUNTIMES:
                 return replace(observed, runtimes=await list_all(self._kube, RUNTIME))
             case Need.NODES:
-                return replace(observed, nodes=await list_all(self._kube, NODE))
+                return replace(observed, nodes=await self._nodes.all())
             case Need.POD_NODES:
                 hosts = sorted({pod["spec"]["nodeName"] for pod in observed.pods if pod["spec"].get("nodeName")})
                 nodes = await asyncio.gather(*(self._get(NODE, None, host) for host in hosts))
@@ -127,13 +127,21 @@ class Observer:
             case Need.EVENTS:
                 return replace(observed, events=await self._events(observed))
             case Need.SIBLINGS:
-                jobs = await list_all(self._kube, FINE_TUNE_JOB, namespace)
-                siblings = tuple(job for job in jobs if key_of(job) != key_of(observed.job))
-                return replace(observed, siblings=siblings, begun=frozenset(filter(self._has_begun, map(uid_of, siblings))))
+                return replace(observed, siblings=await self._siblings(observed.job))
         raise NotImplementedError(need)
 
-    def _has_begun(self, uid: str) -> bool:
-        return any(child.kind is JOB for child in self._index.children(uid))
+    async def _siblings(self, job: Manifest) -> tuple[Sibling, ...]:
+        """From the index alone, once every job of the namespace was seen whole. Nothing may be waited for after it is asked: who decides
+        and reserves the output before anybody else looks, has it."""
+        uri, namespace = ((job.get("spec") or {}).get("output") or {}).get("uri"), job["metadata"]["namespace"]
+        if uri is None:
+            return ()
+        if self._index.unread(namespace):  # right after a start that did not wait for the watch: an earlier operator may have begun them
+            async for page in self._kube.pages(FINE_TUNE_JOB, namespace):
+                for other in page:
+                    if uid_of(other) not in self._index.gone:
+                        self._index.put(FINE_TUNE_JOB, other, watched=False)
+        return self._index.siblings(uid_of(job), namespace, uri)
 
     async def _events(self, observed: Observed) -> tuple[Manifest, ...]:
         """Events about the children that are still at work: those of what has ended explain nothing more. Newest last."""

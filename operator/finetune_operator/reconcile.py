@@ -82,7 +82,8 @@ def writes_status(observed: Observed, decision: Decision) -> bool:
 
 
 def with_what_was_read(observed: Observed, just_now: Observed) -> Observed:
-    """The same with what a decision needed a moment ago, where that was about the same children in the same places."""
+    """The same with what a decision needed a moment ago, where that was about the same children in the same places. Not the siblings: which
+    of two jobs has an output is decided on what is true at this very moment, and costs nothing."""
     if _places(observed) != _places(just_now):
         return observed
     return replace(
@@ -91,8 +92,6 @@ def with_what_was_read(observed: Observed, just_now: Observed) -> Observed:
         nodes=just_now.nodes,
         pod_nodes=just_now.pod_nodes,
         events=just_now.events,
-        siblings=just_now.siblings,
-        begun=just_now.begun,
     )
 
 
