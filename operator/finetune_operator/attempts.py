@@ -2,13 +2,16 @@
 
 A pod is an attempt: a Job replaces a disrupted pod by itself, so one Job may have several. What is over and recorded stays as it is; what is
 new is charged once, when it is first seen to be over. So a status that was lost or overwritten is counted again from the Jobs, which stay.
+
+When a pod started and ended, its node says, whose clock may be off. A start is put between the moment at which the pod was given to the
+node and now, and the end is moved along with it: so an hour of skew is neither in what an attempt cost nor in when its back-off is over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from finetune_api.constants import MAX_ATTEMPTS_LISTED, AttemptReason
@@ -231,23 +234,40 @@ def _from_pod(sight: Sight, record: Attempt, pod: PodView) -> Attempt:
     attempt = replace(
         record,
         node=pod.node,
-        started=record.started or pod.started,
+        started=record.started or _started(sight, pod),
         boot_id=record.boot_id or (boot_id if not pod.over else None),
     )
     if not pod.over:
         return attempt
     end = ending(pod, rebooted=lambda: bool(record.boot_id and boot_id and record.boot_id != boot_id))
     result = end.result
-    finished = pod.finished or pod.deleting_until or sight.now
     return replace(
         attempt,
-        finished=max(finished, attempt.started) if attempt.started is not None else finished,
+        finished=_finished(sight, pod, attempt.started),
         reason=end.reason if end.reason == AttemptReason.SUCCEEDED else record.reason or end.reason,
         exit_code=end.exit_code,
         resumed_from_step=result.resumed_from_step if result is not None else None,
         steps_lost=result.steps_lost if result is not None else None,
         step=result.step if result is not None else None,
     )
+
+
+def _started(sight: Sight, pod: PodView) -> datetime | None:
+    """When a pod that was not seen before started, by the control plane's clock."""
+    if pod.started is None:
+        return None
+    ahead = max(timedelta(), (pod.finished or pod.started) - sight.now)
+    return max(filter(None, (pod.started - ahead, pod.placed)))
+
+
+def _finished(sight: Sight, pod: PodView, started: datetime | None) -> datetime:
+    """When a pod that is over ended, by the clock of its start; where its node doesn't say, by ours and the API server's."""
+    if pod.finished is not None and pod.started is not None and started is not None:
+        ended = started + (pod.finished - pod.started)
+    else:
+        ended = pod.finished or pod.deleting_until or sight.now
+    ended = min(ended, sight.now)
+    return max(ended, started) if started is not None else ended
 
 
 def _vanished(sight: Sight, attempt: Attempt) -> Attempt:
