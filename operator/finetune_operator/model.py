@@ -98,6 +98,7 @@ class Observed:
     pods: tuple[Manifest, ...]
     """Pods of those Jobs, and pods with this job's uid in the label that lost their owner."""
     now: datetime
+    """By the API server's clock."""
     orphans: tuple[Manifest, ...] = ()
     """batch/v1 Jobs with this job's uid in the label, but without a controller (orphaned by hand): deleted, and waited for."""
     readers: tuple[Manifest, ...] = ()
