@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from finetune_operator.diagnose import event_time
 from finetune_operator.errors import NotFound
 from finetune_operator.index import Entry, Index, is_live, whole
 from finetune_operator.kinds import (
@@ -150,7 +151,7 @@ class Observer:
         lists = await asyncio.gather(
             *(list_all(self._kube, SEEN_EVENT, namespace, fields=f"involvedObject.uid={uid_of(child)}") for child in live)
         )
-        return tuple(sorted((event for events in lists for event in events), key=_event_time))
+        return tuple(sorted((event for events in lists for event in events), key=event_time))
 
 
 def _name(manifest: Manifest) -> str:
@@ -163,11 +164,3 @@ def _hidden_jobs(job: Manifest, known: Iterable[Entry]) -> list[str]:
     names = {child.name for child in known if child.kind is JOB}
     attempts: list[dict[str, Any]] = (job.get("status") or {}).get("attempts") or []
     return sorted({attempt["job"] for attempt in attempts if attempt.get("job") and not attempt.get("finishedAt")} - names)
-
-
-def _event_time(event: Manifest) -> str:
-    """When it was seen last: RFC 3339, which sorts as text."""
-    series = event.get("series") or {}
-    return str(
-        series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"]
-    )
