@@ -62,6 +62,30 @@ def test_accepted(edits: dict[str, Any], spec: dict[str, Any]) -> None:
     assert any("-1-1" in name for name in world.created)
 
 
+@pytest.mark.parametrize(
+    ("edits", "spec"),
+    [
+        ({"spec__model__uri": "pvc://shared/m"}, {"claims": [{"name": "shared", "claimName": "s", "readOnly": True}]}),
+        ({"spec__model": {"uri": "hf://a/b", "credentials": "hub"}}, {"secrets": [{"name": "hub", "secretName": "hub-token"}]}),
+        ({"spec__output": {"retain": "Never"}}, {"storage": {"claimTemplate": {"size": "1Gi"}}}),
+    ],
+)
+def test_a_job_starts_when_its_runtime_gives_what_it_names(edits: dict[str, Any], spec: dict[str, Any]) -> None:
+    world = World(job(**edits))
+    world.settle(1)
+    assert world.condition("Accepted") == ("False", "InvalidSpec")
+    assert world.requeue == 30, "runtimes are not watched"
+    world.runtimes = (runtime(**spec),)
+    world.settle(30)
+    assert any("-1-1" in name for name in world.created)
+
+
+def test_a_spec_that_no_runtime_mends_is_not_looked_at_again() -> None:
+    world = World(job(spec__model__uri="file://./model"))
+    world.settle(1)
+    assert world.requeue is None
+
+
 def test_a_job_that_runs_is_not_refused_for_what_its_runtime_gives_now() -> None:
     world = World()
     world.settle(1)
