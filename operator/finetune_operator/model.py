@@ -63,6 +63,8 @@ class Live:
     """Percent a second over the last minutes, None where too little was seen."""
     due: bool
     """Whether it is this job's turn for a status write that tells nothing else."""
+    pod: str = ""
+    """Name of the pod."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ def _may_wait(old: Mapping[str, Any], new: Mapping[str, Any], generation: int) -
 
 
 def _of_case(case: Case, step: Step, old: Mapping[str, Any], live: Live | None) -> Fields:
-    history = case.history.intending(step.intents)
+    history = case.history.intending(step.intents).reporting(live)
     fields: Fields = {
         "currentStage": None,
         "attempts": _attempts(case, history),

@@ -94,7 +94,8 @@ class LiveReports:
         state = self._states.get(owner)
         if state is None:
             return None
-        return Live(state.update, state.training, state.metrics, state.sender.job, state.received, _pace(state.points), state.due)
+        sender, pace = state.sender, _pace(state.points)
+        return Live(state.update, state.training, state.metrics, sender.job, state.received, pace, state.due, pod=sender.pod.name)
 
     def told(self, owner: str) -> None:
         """The job was just looked at: what there was to tell is told."""
