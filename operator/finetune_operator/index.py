@@ -147,7 +147,11 @@ class Index:
             if (above := self._entries.get(parent)) is not None and above.kind is JOB:
                 ancestors |= above.parents
         found = (self._entries.get(uid) for uid in ancestors)
-        return frozenset(Key(job.namespace, job.name) for job in found if job is not None and job.kind is FINE_TUNE_JOB)
+        return frozenset(
+            Key(job.namespace, job.name)
+            for job in found
+            if job is not None and job.kind is FINE_TUNE_JOB and job.namespace == entry.namespace  # in another, the label lies
+        )
 
     def reserve(self, uid: str) -> None:
         """The first Job of this FineTuneJob is about to be made: from now on it counts as begun, so that no other takes its output."""
@@ -224,10 +228,12 @@ class Index:
         entry.output = output
 
     def _has_begun(self, uid: str) -> bool:
-        return uid in self._reserved or any(self._entries[child].kind is JOB for child in self._children.get(uid, ()))
+        return uid in self._reserved or any(child.kind is JOB for child in self._descendants(uid))
 
     def _descendants(self, uid: str) -> list[Entry]:
-        found = {child: self._entries[child] for child in self._children.get(uid, ())}
+        owner = self._entries.get(uid)
+        children = (self._entries[child] for child in self._children.get(uid, ()))
+        found = {child.uid: child for child in children if owner is None or child.namespace == owner.namespace}
         for job in [entry for entry in found.values() if entry.kind is JOB]:
             found |= {pod: self._entries[pod] for pod in self._children.get(job.uid, ())}
         return list(found.values())

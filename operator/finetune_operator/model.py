@@ -98,7 +98,7 @@ class Observed:
     jobs: tuple[Manifest, ...]
     """batch/v1 Jobs whose controller ownerReference has this uid, Terminating ones too."""
     pods: tuple[Manifest, ...]
-    """Pods of those Jobs, and pods with this job's uid in the label that lost their owner."""
+    """Pods of those Jobs, also where the Job is gone, and pods with this job's uid in the label that lost their owner."""
     now: datetime
     """By the API server's clock."""
     orphans: tuple[Manifest, ...] = ()

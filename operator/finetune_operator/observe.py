@@ -25,8 +25,9 @@ from finetune_operator.kinds import (
 )
 from finetune_operator.kube import Kube, list_all
 from finetune_operator.model import Endpoint, Key, Live, Manifest, Need, Observed, Sibling
-from finetune_operator.names import claim_name, is_reader
+from finetune_operator.names import claim_name, is_reader, parse_job_name
 from finetune_operator.nodes import Nodes
+from finetune_operator.views import PodView
 
 
 class Observer:
@@ -88,10 +89,11 @@ class Observer:
             manifest for kind, manifest in here if kind is JOB and is_reader(_name(manifest)) and controller_of(manifest) == uid
         )
         here = [(kind, manifest) for kind, manifest in here if kind is CLAIM or not is_reader(_name(manifest))]
+        owners = {uid_of(manifest) for kind, manifest in here if kind is JOB and controller_of(manifest) in (uid, None)}
         return Observed(
             job=job,
             jobs=tuple(manifest for kind, manifest in here if kind is JOB and controller_of(manifest) == uid),
-            pods=tuple(manifest for kind, manifest in here if kind is POD),
+            pods=tuple(manifest for kind, manifest in here if kind is POD and _is_ours(manifest, job, owners)),
             orphans=tuple(manifest for kind, manifest in here if kind is JOB and controller_of(manifest) is None),
             readers=readers,
             claim=next((manifest for kind, manifest in here if kind is CLAIM and _name(manifest) == claim_name(job)), None),
@@ -157,6 +159,12 @@ class Observer:
 def _name(manifest: Manifest) -> str:
     name: str = manifest["metadata"]["name"]
     return name
+
+
+def _is_ours(pod: Manifest, job: Manifest, owners: set[str]) -> bool:
+    """Whether a Job of this FineTuneJob controls the pod, or did, or nothing does: a label alone makes nobody's pod ours."""
+    seen, metadata = PodView(pod), job["metadata"]
+    return seen.owner is None or seen.owner in owners or parse_job_name(seen.owner_name, metadata["name"], metadata["uid"]) is not None
 
 
 def _hidden_jobs(job: Manifest, known: Iterable[Entry]) -> list[str]:
