@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.errors import NotFound
 from finetune_operator.index import Index
 from finetune_operator.kinds import FINE_TUNE_JOB, JOB, POD
 from finetune_operator.model import Create, Decision, Key, Manifest, Observed
@@ -72,6 +73,22 @@ def test_how_a_job_goes_on_is_told_without_a_read(phase: str) -> None:
 @pytest.mark.parametrize("phase", ["Suspended", "Succeeded", "Failed"])
 def test_an_end_is_told_after_a_read(phase: str) -> None:
     assert asked(Decision(status={"phase": phase})) == ["get FineTuneJob", f"status {phase}"]
+
+
+def test_a_job_that_is_deleted_before_its_status_is_written_is_gone() -> None:
+    manifest, index = job(STANDS), Index()
+    index.put(FINE_TUNE_JOB, manifest, watched=True)
+
+    class Deleted(Silent):
+        async def replace_status(self, job: Manifest, status: Manifest) -> Manifest:
+            raise NotFound("PUT", "status", code=404, reason="NotFound", message="not found")
+
+    kube: Any = Deleted(manifest)
+    recorder: Any = Mute()
+    decision = Decision(status={"phase": "Pending"}, requeue_after=30)
+    reconciler = Reconciler(kube, index, Observer(kube, index, now=lambda: datetime(2030, 1, 1, tzinfo=UTC)), recorder, lambda _: decision)
+    assert asyncio.run(reconciler.reconcile(KEY)) is None
+    assert index.job(KEY) is None
 
 
 def test_nothing_is_made_without_a_read() -> None:
