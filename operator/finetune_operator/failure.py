@@ -49,6 +49,8 @@ def describe(case: Case, attempt: Attempt) -> str:
     if attempt.reason == ClusterReason.MEMORY_LIMIT_EXCEEDED:
         return "the kernel killed the trainer: its container reached its memory limit"
     words = f"the trainer ended with exit code {attempt.exit_code}" if attempt.exit_code is not None else "the trainer's end was not seen"
+    if said is not None:
+        return f"{words}, and its last message says no more"
     if end is not None and end.message.startswith("{"):
         return f"{words}, and its last message is cut"
     return f"{words}, and left no message" if end is not None else words
