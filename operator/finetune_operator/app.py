@@ -15,6 +15,7 @@ from kubernetes.aio.client import Configuration
 
 from finetune_api import constants as c
 from finetune_operator import access, probes
+from finetune_operator.clock import Clock
 from finetune_operator.errors import Conflict, SettingsError, Transient, Waiting
 from finetune_operator.events import Recorder
 from finetune_operator.handlers import Intake, watch
@@ -43,15 +44,24 @@ async def run(settings: Settings, decide: Decide) -> None:
         ExceptionGroup: A part died; of a SettingsError where the API server can't be reached like that, or doesn't know our kinds.
     """
     load = partial(access.load, settings.kubeconfig, settings.context)
-    metrics = Metrics(version=version("finetune-operator"), clock=time.monotonic, now=now)
-    kube = ApiServer(load, user_agent=f"finetune-operator/{version('finetune-operator')}", asked=metrics.instruments.asked)
+    clock = Clock(wall=now)
+    metrics = Metrics(version=version("finetune-operator"), clock=time.monotonic, now=clock.now)
+    agent = f"finetune-operator/{version('finetune-operator')}"
+    kube = ApiServer(load, user_agent=agent, asked=metrics.instruments.asked, heard=clock.hear)
     try:
-        await _run(settings, decide, kube, load, metrics)
+        await _run(settings, decide, kube, load, metrics, clock.now)
     finally:
         await kube.close()
 
 
-async def _run(settings: Settings, decide: Decide, kube: ApiServer, load: Callable[[], Awaitable[Configuration]], metrics: Metrics) -> None:
+async def _run(
+    settings: Settings,
+    decide: Decide,
+    kube: ApiServer,
+    load: Callable[[], Awaitable[Configuration]],
+    metrics: Metrics,
+    now: Callable[[], datetime],
+) -> None:
     index, queue, instruments = Index(metrics.ledger), WorkQueue[Key](clock=time.monotonic), metrics.instruments
     recorder = Recorder(kube, now=now, instance=settings.identity)
     progress = Progress(settings.progress, kube, index, queue, now=now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune_operator.errors import AlreadyExists, Conflict, KubeError, NotFound, Refused, Waiting
 from finetune_operator.index import Index
-from finetune_operator.kinds import BY_NAME, CLAIM, Kind, controller_of, is_terminating, job_uid_label, uid_of
+from finetune_operator.kinds import BY_NAME, CLAIM, JOB, Kind, controller_of, is_terminating, job_uid_label, uid_of
 from finetune_operator.kube import Kube
 from finetune_operator.model import Create, Delete, Manifest, Refusal
 
@@ -16,10 +16,17 @@ async def apply(kube: Kube, index: Index, job: Manifest, actions: tuple[Create |
         Waiting: A name is held by what is Terminating.
         Transient: The API server can't be asked now.
     """
+    uid = uid_of(job)
+    if any(isinstance(action, Create) and action.manifest["kind"] == JOB.name for action in actions):
+        index.reserve(uid)  # before the first await: two jobs that decide at once must not both have one output
+    else:
+        index.release(uid)
     for action in actions:
         refusal = await (_create(kube, index, job, action) if isinstance(action, Create) else _delete(kube, index, job, action))
         if refusal is not None:
+            index.release(uid)
             return (refusal,)
+    index.release(uid)
     return ()
 
 

@@ -2,18 +2,21 @@
 
 A pod is an attempt: a Job replaces a disrupted pod by itself, so one Job may have several. What is over and recorded stays as it is; what is
 new is charged once, when it is first seen to be over. So a status that was lost or overwritten is counted again from the Jobs, which stay.
+
+When a pod started and ended, its node says, whose clock may be off. A start is put between the moment at which the pod was given to the
+node and now, and the end is moved along with it: so an hour of skew is neither in what an attempt cost nor in when its back-off is over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from finetune_api.constants import MAX_ATTEMPTS_LISTED, AttemptReason
 from finetune_operator.endings import Charge, charge, ending
-from finetune_operator.model import Manifest
+from finetune_operator.model import Live, Manifest
 from finetune_operator.names import JobName, parse_job_name
 from finetune_operator.views import JobView, PodView, format_time, order, parse_time
 
@@ -26,6 +29,7 @@ _FIELDS: Final = {
     "exitCode": "exit_code",
     "resumedFromStep": "resumed_from_step",
     "stepsLost": "steps_lost",
+    "stage": "stage",
     "step": "step",
 }
 
@@ -46,11 +50,17 @@ class Attempt:
     exit_code: int | None = None
     resumed_from_step: int | None = None
     steps_lost: int | None = None
+    stage: str | None = None
     step: int | None = None
 
     @property
     def key(self) -> tuple[str, str]:
         return (self.job, self.pod)
+
+    def told(self, live: Live | None) -> Attempt:
+        """Return it as far as it got by its last report; as it is, where that is another pod's."""
+        training = live.training if live is not None and (live.job, live.pod) == self.key else None
+        return replace(self, stage=training.stage, step=training.done) if training is not None else self
 
     @property
     def seconds(self) -> float:
@@ -118,6 +128,11 @@ class History:
         live = [(now - each.started).total_seconds() for each in self.attempts if each.started is not None and each.finished is None]
         return self.running_seconds + sum(max(0.0, seconds) for seconds in live)
 
+    def reporting(self, live: Live | None) -> History:
+        """Say of the attempt that reported last how far it has got, where it is not over."""
+        changed = tuple(attempt if attempt.finished is not None else attempt.told(live) for attempt in self.attempts)
+        return replace(self, attempts=changed)
+
     def intending(self, reasons: Mapping[str, str]) -> History:
         """Say of attempts that are not over why they are being ended; by the name of their Job."""
         changed = tuple(
@@ -144,6 +159,8 @@ class Sight:
     """Whether Kueue may suspend its Jobs."""
     gpus: Callable[[int | None], int]
     """GPUs of a pod of a segment."""
+    live: Live | None = None
+    """What a pod reported last."""
 
 
 def history(sight: Sight) -> History:
@@ -231,23 +248,42 @@ def _from_pod(sight: Sight, record: Attempt, pod: PodView) -> Attempt:
     attempt = replace(
         record,
         node=pod.node,
-        started=record.started or pod.started,
+        started=record.started or _started(sight, pod),
         boot_id=record.boot_id or (boot_id if not pod.over else None),
     )
     if not pod.over:
         return attempt
     end = ending(pod, rebooted=lambda: bool(record.boot_id and boot_id and record.boot_id != boot_id))
     result = end.result
-    finished = pod.finished or pod.deleting_until or sight.now
-    return replace(
+    ended = replace(
         attempt,
-        finished=max(finished, attempt.started) if attempt.started is not None else finished,
+        finished=_finished(sight, pod, attempt.started),
         reason=end.reason if end.reason == AttemptReason.SUCCEEDED else record.reason or end.reason,
         exit_code=end.exit_code,
         resumed_from_step=result.resumed_from_step if result is not None else None,
         steps_lost=result.steps_lost if result is not None else None,
-        step=result.step if result is not None else None,
     )
+    if result is not None and result.step is not None:
+        return replace(ended, stage=(result.stage or "")[:256] or None, step=result.step)
+    return ended.told(sight.live)  # a process that was killed leaves no word: what it reported stands for it
+
+
+def _started(sight: Sight, pod: PodView) -> datetime | None:
+    """When a pod that was not seen before started, by the control plane's clock."""
+    if pod.started is None:
+        return None
+    ahead = max(timedelta(), (pod.finished or pod.started) - sight.now)
+    return max(filter(None, (pod.started - ahead, pod.placed)))
+
+
+def _finished(sight: Sight, pod: PodView, started: datetime | None) -> datetime:
+    """When a pod that is over ended, by the clock of its start; where its node doesn't say, by ours and the API server's."""
+    if pod.finished is not None and pod.started is not None and started is not None:
+        ended = started + (pod.finished - pod.started)
+    else:
+        ended = pod.finished or pod.deleting_until or sight.now
+    ended = min(ended, sight.now)
+    return max(ended, started) if started is not None else ended
 
 
 def _vanished(sight: Sight, attempt: Attempt) -> Attempt:
@@ -265,7 +301,7 @@ def _vanished(sight: Sight, attempt: Attempt) -> Attempt:
     else:
         reason = AttemptReason.SUSPENDED if sight.suspending else AttemptReason.JOB_DELETED
     finished = max(sight.now, attempt.started) if attempt.started is not None else sight.now
-    return replace(attempt, finished=finished, reason=reason)
+    return replace(attempt, finished=finished, reason=reason).told(sight.live)
 
 
 def _spent(budgets: object) -> dict[int | None, Spent]:

@@ -97,6 +97,7 @@ class Case:
             suspending=job.spec.suspend or status.get("phase") == Phase.SUSPENDING,
             queued=snapshot.spec.queue_name is not None,
             gpus=lambda segment: gpus.get(segment, 0) if segment is not None else 0,
+            live=seen.live,
         )
         return cls(seen, parts, configs, jobs, pods, history(sight))
 

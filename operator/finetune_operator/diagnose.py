@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from finetune_api.constants import ConditionReason
 from finetune_operator.case import START_SECONDS, Case
 from finetune_operator.model import Manifest, Need
-from finetune_operator.views import JobView, PodView, condition
+from finetune_operator.views import JobView, PodView, condition, parse_time
 
 _IMAGE: Final = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable")
 _REFUSED: Final = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
@@ -80,9 +81,10 @@ class Finding:
     message: str
 
 
-def without_pod(events: tuple[Manifest, ...], job: JobView) -> Finding | None:
-    """Say why a Job has no pod, from its newest event FailedCreate."""
-    said = _newest(events, job.uid, ("FailedCreate",))
+def without_pod(events: tuple[Manifest, ...], job: JobView, *, since: datetime | None = None) -> Finding | None:
+    """Say why a Job has no pod, from its newest event FailedCreate; one from before `since`, when its last pod was made, explains nothing."""
+    later = events if since is None else tuple(event for event in events if (parse_time(event_time(event)) or since) >= since)
+    said = _newest(later, job.uid, ("FailedCreate",))
     if said is None:
         return None
     for words, reason, meaning in _POD_RULES:
@@ -113,6 +115,13 @@ def pod_waits_for(pod: PodView, case: Case) -> Finding | Need | None:
     return (
         (_matched(said, _MOUNT_RULES) or Finding(ConditionReason.STARTING, f"pod {pod.name}: {_tidy(said)}")) if said is not None else None
     )
+
+
+def event_time(event: Manifest) -> str:
+    """When an event was seen last: RFC 3339, which sorts as text."""
+    series = event.get("series") or {}
+    created = event.get("metadata", {}).get("creationTimestamp")
+    return str(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or created)
 
 
 def _unscheduled(said: str, reason: str, case: Case) -> Finding | Need:

@@ -9,7 +9,7 @@ from finetune_api.v1alpha1.status import Failure, Phase
 from finetune_api.wire import RunResult
 from finetune_operator.attempts import Attempt
 from finetune_operator.case import Case, Step
-from finetune_operator.messages import log_lines, read_result, tidy
+from finetune_operator.messages import fitting, log_lines, read_result, tidy
 from finetune_operator.views import Terminated
 
 
@@ -17,19 +17,21 @@ def failing(case: Case, reason: str, message: str, attempt: Attempt | None = Non
     """End the job. `attempt` is the one whose words count; `result` is what a report said of it beyond that."""
     end = last_words(case, attempt)
     said = read_result(end.message) if end is not None else None
+    told, left_out = fitting(result or said)
+    message = safe("; ".join(filter(None, (message, left_out))))[: c.MAX_MESSAGE]
     lines = (tidy(said.log_tail) if said is not None else log_lines(end.message)) if end is not None else []
     failure = Failure.model_validate(
         {
             "reason": reason,
             "stage": said.stage[:256] if said is not None and said.stage is not None else None,
-            "message": safe(message)[: c.MAX_MESSAGE],
+            "message": message,
             "hint": with_page(safe(hint(reason, said)), reason),
             "exitCode": attempt.exit_code if attempt is not None else None,
             "lastLogLines": lines,
         }
     )
     # A condition's reason is one word of a closed list too: the failure's own.
-    return Step(Phase.FAILED, ConditionReason.NOT_FINISHED, safe(message)[: c.MAX_MESSAGE], failure=failure, result=result or said)
+    return Step(Phase.FAILED, ConditionReason.NOT_FINISHED, message, failure=failure, result=told)
 
 
 def last_words(case: Case, attempt: Attempt | None) -> Terminated | None:
@@ -47,6 +49,8 @@ def describe(case: Case, attempt: Attempt) -> str:
     if attempt.reason == ClusterReason.MEMORY_LIMIT_EXCEEDED:
         return "the kernel killed the trainer: its container reached its memory limit"
     words = f"the trainer ended with exit code {attempt.exit_code}" if attempt.exit_code is not None else "the trainer's end was not seen"
+    if said is not None:
+        return f"{words}, and its last message says no more"
     if end is not None and end.message.startswith("{"):
         return f"{words}, and its last message is cut"
     return f"{words}, and left no message" if end is not None else words

@@ -13,19 +13,23 @@ from __future__ import annotations
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
 from finetune_api import constants as c
 from finetune_operator.kinds import FINE_TUNE_JOB, JOB, POD, Kind, controller_of, is_terminating, job_uid_label, key_of, uid_of, version_of
-from finetune_operator.model import Key, Manifest
+from finetune_operator.model import Key, Manifest, Output, Sibling
 from finetune_operator.names import is_reader
+from finetune_operator.outputs import folder_of, output_of
 from finetune_operator.requests import is_served
 
 WATCHED = (FINE_TUNE_JOB, JOB, POD)
 HEAVY_ANNOTATIONS = frozenset({c.TRAINER_CONFIG_ANNOTATION, c.PROGRESS_CA_ANNOTATION, "kubectl.kubernetes.io/last-applied-configuration"})
+
+
+K = TypeVar("K")
 
 
 @dataclass(slots=True)
@@ -48,6 +52,8 @@ class Entry:
     """A FineTuneJob for which nothing remains to be done."""
     live: bool = False
     """A Job or pod that still does, or may do, something."""
+    output: Output | None = None
+    """Where a FineTuneJob writes, if it says so itself."""
 
 
 class Listener(Protocol):
@@ -65,6 +71,11 @@ class Index:
         self._entries: dict[str, Entry] = {}
         self._children: defaultdict[str, set[str]] = defaultdict(set)
         self._jobs: dict[Key, str] = {}
+        self._writers: defaultdict[tuple[str, str], set[str]] = defaultdict(set)  # namespace and folder → FineTuneJobs that write there
+        self._unread: defaultdict[str, set[str]] = defaultdict(set)  # namespace → FineTuneJobs of which only metadata was seen
+        self._reserved: set[str] = set()
+        self.gone: set[str] = set()
+        """uids that were dropped since the re-list last emptied this: a list that was on its way then may still show them."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -74,6 +85,8 @@ class Index:
         entry, version = self._place(kind, manifest), version_of(manifest)
         if watched:
             entry.delivered = max(entry.delivered, version)
+        if kind is FINE_TUNE_JOB and (version >= entry.version or entry.uid in self._unread.get(entry.namespace, ())):
+            self._take_output(entry, output_of(manifest))
         if version >= entry.version:
             entry.version = version
             entry.settled = kind is FINE_TUNE_JOB and is_settled(manifest)
@@ -95,14 +108,16 @@ class Index:
 
     def drop(self, uid: str) -> None:
         """The object is gone."""
+        self.gone.add(uid)
         entry = self._entries.pop(uid, None)
         if entry is None:
             return
         for parent in entry.parents:
-            self._children[parent].discard(uid)
-            if not self._children[parent]:
-                del self._children[parent]
+            _take_out(self._children, parent, uid)
         key = Key(entry.namespace, entry.name)
+        if entry.kind is FINE_TUNE_JOB:
+            self._take_output(entry, None)
+            self._reserved.discard(uid)
         if entry.kind is FINE_TUNE_JOB and self._jobs.get(key) == uid:
             del self._jobs[key]
         if self._listener is not None and entry.kind is FINE_TUNE_JOB:
@@ -132,7 +147,34 @@ class Index:
             if (above := self._entries.get(parent)) is not None and above.kind is JOB:
                 ancestors |= above.parents
         found = (self._entries.get(uid) for uid in ancestors)
-        return frozenset(Key(job.namespace, job.name) for job in found if job is not None and job.kind is FINE_TUNE_JOB)
+        return frozenset(
+            Key(job.namespace, job.name)
+            for job in found
+            if job is not None and job.kind is FINE_TUNE_JOB and job.namespace == entry.namespace  # in another, the label lies
+        )
+
+    def reserve(self, uid: str) -> None:
+        """The first Job of this FineTuneJob is about to be made: from now on it counts as begun, so that no other takes its output."""
+        self._reserved.add(uid)
+
+    def release(self, uid: str) -> None:
+        """That Job is there, and speaks for itself; or it could not be made."""
+        self._reserved.discard(uid)
+
+    def unread(self, namespace: str) -> bool:
+        """Whether the namespace has a FineTuneJob of which nothing but metadata was ever seen."""
+        return bool(self._unread.get(namespace))
+
+    def siblings(self, uid: str, namespace: str, uri: str) -> tuple[Sibling, ...]:
+        """Other FineTuneJobs of the namespace that write into a folder of the same name, on whatever claim."""
+        if uid in self._reserved:  # it has the output: what it began came to no end that we know of
+            return ()
+        others = [self._entries[other] for other in self._writers.get((namespace, folder_of(uri)), ()) if other != uid]
+        return tuple(
+            Sibling(other.name, other.uid, replace(other.output, begun=other.output.begun or self._has_begun(other.uid)))
+            for other in others
+            if other.output is not None
+        )
 
     def settled(self, key: Key) -> bool:
         """Whether nothing remains to be done for this FineTuneJob, as far as it was delivered."""
@@ -159,6 +201,8 @@ class Index:
         parents = frozenset(uid for uid in claimed if uid is not None)
         entry = self._entries.get(uid)
         if entry is None:
+            if kind is FINE_TUNE_JOB:
+                self._unread[metadata["namespace"]].add(uid)
             entry = self._entries[uid] = Entry(kind, uid, metadata["namespace"], metadata["name"], parents, controller)
         if entry.parents != parents:
             for parent in entry.parents - parents:
@@ -174,8 +218,22 @@ class Index:
                 self._jobs[key_of(manifest)] = uid
         return entry
 
+    def _take_output(self, entry: Entry, output: Output | None) -> None:
+        """Keep where a FineTuneJob writes, now that it was seen whole; None where it doesn't say, or is gone."""
+        _take_out(self._unread, entry.namespace, entry.uid)
+        if entry.output is not None:
+            _take_out(self._writers, (entry.namespace, folder_of(entry.output.uri)), entry.uid)
+        if output is not None:
+            self._writers[entry.namespace, folder_of(output.uri)].add(entry.uid)
+        entry.output = output
+
+    def _has_begun(self, uid: str) -> bool:
+        return uid in self._reserved or any(child.kind is JOB for child in self._descendants(uid))
+
     def _descendants(self, uid: str) -> list[Entry]:
-        found = {child: self._entries[child] for child in self._children.get(uid, ())}
+        owner = self._entries.get(uid)
+        children = (self._entries[child] for child in self._children.get(uid, ()))
+        found = {child.uid: child for child in children if owner is None or child.namespace == owner.namespace}
         for job in [entry for entry in found.values() if entry.kind is JOB]:
             found |= {pod: self._entries[pod] for pod in self._children.get(job.uid, ())}
         return list(found.values())
@@ -216,6 +274,15 @@ def whole(body: bytes) -> Manifest:
     """The object of a body."""
     manifest: Manifest = orjson.loads(zlib.decompress(body))
     return manifest
+
+
+def _take_out(sets: dict[K, set[str]], key: K, uid: str) -> None:
+    """Take a uid out of one of many sets, and leave no empty one."""
+    held = sets.get(key)
+    if held is not None:
+        held.discard(uid)
+        if not held:
+            del sets[key]
 
 
 def _slim_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:

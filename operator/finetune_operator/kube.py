@@ -71,10 +71,13 @@ class ApiServer:
         *,
         user_agent: str,
         asked: Callable[[str, str, int, float], None] = lambda *_: None,
+        heard: Callable[[str | None, float], None] = lambda *_: None,
     ) -> None:
-        """asked: is told of each request: its verb, path, code (0 where no answer came) and seconds."""
+        """asked: is told of each request: its verb, path, code (0 where no answer came) and seconds. heard: of each answer's Date, and the
+        seconds that it took."""
         self._load = load
         self._asked = asked
+        self._heard = heard
         self._user_agent = user_agent
         self._connection: tuple[Configuration, RESTClientObject] | None = None
 
@@ -167,6 +170,7 @@ class ApiServer:
             response = await rest.request(verb, url, headers=headers, body=body, _request_timeout=TIMEOUT)  # type: ignore[no-untyped-call]
             data: bytes = await response.read()
             code = response.status
+            self._heard(response.headers.get("Date"), time.monotonic() - began)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Transient(verb, path, code=0, reason=type(error).__name__, message=str(error)) from error
         finally:

@@ -14,6 +14,10 @@ from finetune_api.wire import ResultPage, RunResult, read_pages
 MAX_LINE: Final = 512
 _LONGEST_READ: Final = 8 * MAX_LINE
 """Characters of a line that are looked at: a token that begins within the first 512 is masked whole."""
+MAX_RESULT: Final = 500_000
+"""Characters of a result as JSON: an object of etcd's has 1.5 MB at most, and a status holds more than the result."""
+_MOST: Final = {"stages": c.MAX_STAGES, "evaluation": c.MAX_GATES * 8, "artifacts": c.MAX_ARTIFACTS}
+"""Entries that the schema of a status allows."""
 _SECRET: Final = re.compile(r"(hf_[A-Za-z0-9]{6})[A-Za-z0-9]+|((?:Bearer|token|password)[ =:]+)[^\s\"']{8,}", re.IGNORECASE)
 
 
@@ -31,6 +35,19 @@ def read_report(messages: list[str]) -> RunResult | None:
         return read_pages([ResultPage.model_validate_json(message) for message in messages])
     except ValueError:
         return None
+
+
+def fitting(result: RunResult | None) -> tuple[RunResult | None, str]:
+    """Return as much of a result as a status may hold, and what to say of the rest; nothing where all of it fits."""
+    if result is None:
+        return None, ""
+    counts = {name: (len(getattr(result, name)), most) for name, most in _MOST.items()}
+    left_out = [f"{count - most} of {count} entries of {name}" for name, (count, most) in counts.items() if count > most]
+    kept = result.model_copy(update={name: getattr(result, name)[:most] for name, most in _MOST.items()})
+    if len(kept.model_dump_json(exclude_none=True)) > MAX_RESULT:
+        kept = kept.model_copy(update={"stages": [], "evaluation": [], "provenance": None})
+        left_out = ["stages, evaluation and provenance", *(each for each in left_out if each.endswith("artifacts"))]
+    return kept, f"too large for a status were {', '.join(left_out)}: result.json in the run folder has them" if left_out else ""
 
 
 def log_lines(message: str) -> list[str]:

@@ -30,10 +30,10 @@ class Need(StrEnum):
     """What is read only when a decision turns on it: each costs a request."""
 
     RUNTIMES = "runtimes"  # every ClusterFineTuneRuntime (before the first Job of a FineTuneJob)
-    NODES = "nodes"  # every Node (a pod finds no node)
+    NODES = "nodes"  # every Node (a pod finds no node): its name and what it has, read for all jobs together
     POD_NODES = "podNodes"  # the Nodes that this job's pods stand on, each by a GET (a node may be lost; its bootID)
     EVENTS = "events"  # Events of this job's batch Jobs and pods (quota, LimitRange, mounts), newest last
-    SIBLINGS = "siblings"  # the other FineTuneJobs of the namespace (one output for two jobs)
+    SIBLINGS = "siblings"  # the FineTuneJobs of the namespace that write into a folder of the same name: from memory, without a request
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,29 @@ class Live:
     """Name of the pod."""
 
 
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where a FineTuneJob writes, and what decides whether another one may. The index keeps it of every job that names an output."""
+
+    uri: str
+    claim: str | None
+    """The claim that the job's own references give for the URI's name, None where its runtime gives it."""
+    created: str
+    """As the API server writes it."""
+    begun: bool
+    """Whether it has a Job, or had one, or is about to have one."""
+    failed: bool
+
+
+@dataclass(frozen=True)
+class Sibling:
+    """Another FineTuneJob of the namespace that writes into a folder of the same name."""
+
+    name: str
+    uid: str
+    output: Output
+
+
 @dataclass(frozen=True)
 class Observed:
     """One FineTuneJob and what belongs to it, at one moment. Optional parts are None until a decision needed them."""
@@ -77,8 +100,9 @@ class Observed:
     jobs: tuple[Manifest, ...]
     """batch/v1 Jobs whose controller ownerReference has this uid, Terminating ones too."""
     pods: tuple[Manifest, ...]
-    """Pods of those Jobs, and pods with this job's uid in the label that lost their owner."""
+    """Pods of those Jobs, also where the Job is gone, and pods with this job's uid in the label that lost their owner."""
     now: datetime
+    """By the API server's clock."""
     orphans: tuple[Manifest, ...] = ()
     """batch/v1 Jobs with this job's uid in the label, but without a controller (orphaned by hand): deleted, and waited for."""
     readers: tuple[Manifest, ...] = ()
@@ -87,12 +111,11 @@ class Observed:
     """The claim that the operator made for the run folder, where there is one."""
     runtimes: tuple[Manifest, ...] | None = None
     nodes: tuple[Manifest, ...] | None = None
+    """With their names and `status.allocatable` alone, as they were some seconds ago."""
     pod_nodes: Mapping[str, Manifest | None] | None = None
     """By node name; None for one that is not there."""
     events: tuple[Manifest, ...] | None = None
-    siblings: tuple[Manifest, ...] | None = None
-    begun: frozenset[str] = frozenset()
-    """uids of the siblings that have a Job, as far as the watches and our own writes showed."""
+    siblings: tuple[Sibling, ...] | None = None
     live: Live | None = None
     endpoint: Endpoint | None = None
     """None where pods report to nobody."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from finetune_operator.diagnose import event_time
 from finetune_operator.errors import NotFound
 from finetune_operator.index import Entry, Index, is_live, whole
 from finetune_operator.kinds import (
@@ -20,12 +21,13 @@ from finetune_operator.kinds import (
     SEEN_EVENT,
     Kind,
     controller_of,
-    key_of,
     uid_of,
 )
 from finetune_operator.kube import Kube, list_all
-from finetune_operator.model import Endpoint, Key, Live, Manifest, Need, Observed
-from finetune_operator.names import claim_name, is_reader
+from finetune_operator.model import Endpoint, Key, Live, Manifest, Need, Observed, Sibling
+from finetune_operator.names import claim_name, is_reader, parse_job_name
+from finetune_operator.nodes import Nodes
+from finetune_operator.views import PodView
 
 
 class Observer:
@@ -45,6 +47,7 @@ class Observer:
         self._now = now
         self._live = live
         self._endpoint = endpoint
+        self._nodes = Nodes(kube, now=now)
 
     def remember(self, key: Key) -> Observed | None:
         """What the index has of this job: good for seeing that nothing is to be done. None where the index lacks a part."""
@@ -86,10 +89,11 @@ class Observer:
             manifest for kind, manifest in here if kind is JOB and is_reader(_name(manifest)) and controller_of(manifest) == uid
         )
         here = [(kind, manifest) for kind, manifest in here if kind is CLAIM or not is_reader(_name(manifest))]
+        owners = {uid_of(manifest) for kind, manifest in here if kind is JOB and controller_of(manifest) in (uid, None)}
         return Observed(
             job=job,
             jobs=tuple(manifest for kind, manifest in here if kind is JOB and controller_of(manifest) == uid),
-            pods=tuple(manifest for kind, manifest in here if kind is POD),
+            pods=tuple(manifest for kind, manifest in here if kind is POD and _is_ours(manifest, job, owners)),
             orphans=tuple(manifest for kind, manifest in here if kind is JOB and controller_of(manifest) is None),
             readers=readers,
             claim=next((manifest for kind, manifest in here if kind is CLAIM and _name(manifest) == claim_name(job)), None),
@@ -114,12 +118,11 @@ class Observer:
             return None
 
     async def _add(self, observed: Observed, need: Need) -> Observed:
-        namespace = observed.job["metadata"]["namespace"]
         match need:
             case Need.RUNTIMES:
                 return replace(observed, runtimes=await list_all(self._kube, RUNTIME))
             case Need.NODES:
-                return replace(observed, nodes=await list_all(self._kube, NODE))
+                return replace(observed, nodes=await self._nodes.all())
             case Need.POD_NODES:
                 hosts = sorted({pod["spec"]["nodeName"] for pod in observed.pods if pod["spec"].get("nodeName")})
                 nodes = await asyncio.gather(*(self._get(NODE, None, host) for host in hosts))
@@ -127,13 +130,21 @@ class Observer:
             case Need.EVENTS:
                 return replace(observed, events=await self._events(observed))
             case Need.SIBLINGS:
-                jobs = await list_all(self._kube, FINE_TUNE_JOB, namespace)
-                siblings = tuple(job for job in jobs if key_of(job) != key_of(observed.job))
-                return replace(observed, siblings=siblings, begun=frozenset(filter(self._has_begun, map(uid_of, siblings))))
+                return replace(observed, siblings=await self._siblings(observed.job))
         raise NotImplementedError(need)
 
-    def _has_begun(self, uid: str) -> bool:
-        return any(child.kind is JOB for child in self._index.children(uid))
+    async def _siblings(self, job: Manifest) -> tuple[Sibling, ...]:
+        """From the index alone, once every job of the namespace was seen whole. Nothing may be waited for after it is asked: who decides
+        and reserves the output before anybody else looks, has it."""
+        uri, namespace = ((job.get("spec") or {}).get("output") or {}).get("uri"), job["metadata"]["namespace"]
+        if uri is None:
+            return ()
+        if self._index.unread(namespace):  # right after a start that did not wait for the watch: an earlier operator may have begun them
+            async for page in self._kube.pages(FINE_TUNE_JOB, namespace):
+                for other in page:
+                    if uid_of(other) not in self._index.gone:
+                        self._index.put(FINE_TUNE_JOB, other, watched=False)
+        return self._index.siblings(uid_of(job), namespace, uri)
 
     async def _events(self, observed: Observed) -> tuple[Manifest, ...]:
         """Events about the children that are still at work: those of what has ended explain nothing more. Newest last."""
@@ -142,7 +153,7 @@ class Observer:
         lists = await asyncio.gather(
             *(list_all(self._kube, SEEN_EVENT, namespace, fields=f"involvedObject.uid={uid_of(child)}") for child in live)
         )
-        return tuple(sorted((event for events in lists for event in events), key=_event_time))
+        return tuple(sorted((event for events in lists for event in events), key=event_time))
 
 
 def _name(manifest: Manifest) -> str:
@@ -150,16 +161,14 @@ def _name(manifest: Manifest) -> str:
     return name
 
 
+def _is_ours(pod: Manifest, job: Manifest, owners: set[str]) -> bool:
+    """Whether a Job of this FineTuneJob controls the pod, or did, or nothing does: a label alone makes nobody's pod ours."""
+    seen, metadata = PodView(pod), job["metadata"]
+    return seen.owner is None or seen.owner in owners or parse_job_name(seen.owner_name, metadata["name"], metadata["uid"]) is not None
+
+
 def _hidden_jobs(job: Manifest, known: Iterable[Entry]) -> list[str]:
     """Jobs that our status names as at work and the watch does not show: somebody took our label off."""
     names = {child.name for child in known if child.kind is JOB}
     attempts: list[dict[str, Any]] = (job.get("status") or {}).get("attempts") or []
     return sorted({attempt["job"] for attempt in attempts if attempt.get("job") and not attempt.get("finishedAt")} - names)
-
-
-def _event_time(event: Manifest) -> str:
-    """When it was seen last: RFC 3339, which sorts as text."""
-    series = event.get("series") or {}
-    return str(
-        series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"]
-    )

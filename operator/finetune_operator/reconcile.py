@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from finetune_operator.apply import apply
+from finetune_operator.errors import NotFound
 from finetune_operator.events import Recorder
 from finetune_operator.index import Index
 from finetune_operator.kinds import FINE_TUNE_JOB, is_terminating, uid_of
@@ -45,8 +46,7 @@ class Reconciler:
         if remembered is not None:
             remembered, decision = await self._decide(remembered)
             if decision.only_tells or not (decision.actions or writes_status(remembered, decision)):
-                await self._write(key, remembered, decision)
-                return decision.requeue_after
+                return await self._write(key, remembered, decision)
         observed = await self.observer.read(key)
         if observed is None or is_terminating(observed.job):  # the garbage collector takes the children
             return None
@@ -54,17 +54,21 @@ class Reconciler:
         refusals = await apply(self.kube, self.index, observed.job, decision.actions)
         if refusals:
             observed, decision = await self._decide(replace(observed, refusals=refusals))
-        await self._write(key, observed, decision)
-        return decision.requeue_after
+        return await self._write(key, observed, decision)
 
-    async def _write(self, key: Key, observed: Observed, decision: Decision) -> None:
-        """The one status write, where there is anything to write; then the events."""
+    async def _write(self, key: Key, observed: Observed, decision: Decision) -> float | None:
+        """The one status write, where there is anything to write; then the events. Returns when to look again, None where the job is gone."""
         if writes_status(observed, decision):
-            written = await self.kube.replace_status(observed.job, decision.status or {})
+            try:
+                written = await self.kube.replace_status(observed.job, decision.status or {})
+            except NotFound:  # deleted since it was read
+                self.index.drop(uid_of(observed.job))
+                return None
             self.told(key)
             self.index.put(FINE_TUNE_JOB, written, watched=False)
             await self.recorder.write(written, decision.notes)
         self.looked_at(uid_of(observed.job))
+        return decision.requeue_after
 
     async def _decide(self, observed: Observed) -> tuple[Observed, Decision]:
         """Decide, and read what the decision needs, until it needs nothing more."""
@@ -82,7 +86,8 @@ def writes_status(observed: Observed, decision: Decision) -> bool:
 
 
 def with_what_was_read(observed: Observed, just_now: Observed) -> Observed:
-    """The same with what a decision needed a moment ago, where that was about the same children in the same places."""
+    """The same with what a decision needed a moment ago, where that was about the same children in the same places. Not the siblings: which
+    of two jobs has an output is decided on what is true at this very moment, and costs nothing."""
     if _places(observed) != _places(just_now):
         return observed
     return replace(
@@ -91,8 +96,6 @@ def with_what_was_read(observed: Observed, just_now: Observed) -> Observed:
         nodes=just_now.nodes,
         pod_nodes=just_now.pod_nodes,
         events=just_now.events,
-        siblings=just_now.siblings,
-        begun=just_now.begun,
     )
 
 

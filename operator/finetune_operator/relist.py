@@ -74,6 +74,7 @@ class Relist:
 
     async def compare(self) -> None:
         """List all four kinds, and remember what the watches lack. What is gone is forgotten at once. Raises KubeError."""
+        self._index.gone.clear()
         for kind in LISTED:
             before = {entry.uid for entry in self._index.entries(kind)}
             before -= {uid for namespace in self._namespaces for uid in await self._list(kind, namespace)}
@@ -95,10 +96,10 @@ class Relist:
             self._enqueue(self._index.keys_of(self._index.note(lack.kind, lack.manifest)))
 
     def lacking(self) -> tuple[Lack, ...]:
-        """What lists showed and no watch has delivered to this moment."""
+        """What lists showed and no watch has delivered to this moment. Nothing is lacked of what is gone."""
         for uid, lack in list(self._lacks.items()):
             entry = self._index.get(uid)
-            if entry is not None and entry.delivered >= version_of(lack.manifest):
+            if entry is None or entry.delivered >= version_of(lack.manifest):
                 del self._lacks[uid]
         return tuple(self._lacks.values())
 
@@ -147,8 +148,11 @@ class Relist:
             if not known:
                 self._enqueue(self._index.keys_of(claim))
             return
-        entry = self._index.get(uid_of(manifest))
-        if entry is None or entry.delivered < version_of(manifest):
+        if uid_of(manifest) in self._index.gone:  # its end came while the list was on its way: nobody would tell of it again
+            return
+        # In the index from here on, so that its end is known by its leaving it, whoever hears of that: the watch or the next list.
+        entry = self._index.get(uid_of(manifest)) or self._index.note(kind, manifest)
+        if entry.delivered < version_of(manifest):
             metadata = {name: value for name, value in manifest["metadata"].items() if name != "managedFields"}
             earlier = self._lacks.get(uid_of(manifest))
             since = earlier.since if earlier is not None else self._clock()

@@ -23,6 +23,7 @@ from finetune_operator.progress import fold
 from finetune_operator.views import condition
 
 Fields = dict[str, Any]
+_LARGEST = 2**63 - 1
 
 
 def answer(seen: Observed, step: Step, case: Case | None = None) -> Decision:
@@ -76,7 +77,7 @@ def _may_wait(old: Mapping[str, Any], new: Mapping[str, Any], generation: int) -
 
 
 def _of_case(case: Case, step: Step, old: Mapping[str, Any], live: Live | None) -> Fields:
-    history = case.history.intending(step.intents)
+    history = case.history.intending(step.intents).reporting(live)
     fields: Fields = {
         "currentStage": None,
         "attempts": _attempts(case, history),
@@ -121,11 +122,13 @@ def _dumped(result: RunResult | None, field: str) -> Any:
 
 
 def finite(value: Any) -> Any:
-    """The same without numbers that JSON does not have: a loss that is not a number would make every later write fail."""
+    """The same without numbers that JSON does not have, and without whole ones beyond 64 bits: either would make every later write fail."""
     if isinstance(value, dict):
         kept = {name: finite(each) for name, each in value.items() if not isinstance(each, float) or math.isfinite(each)}
         return {name: each for name, each in kept.items() if each is not None}
-    return [finite(each) for each in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [finite(each) for each in value]
+    return max(-_LARGEST, min(_LARGEST, value)) if isinstance(value, int) and abs(value) > _LARGEST else value
 
 
 def _words(case: Case) -> dict[int | None, str]:
@@ -134,7 +137,7 @@ def _words(case: Case) -> dict[int | None, str]:
 
 def _attempts(case: Case, history: History) -> list[Fields]:
     words = _words(case)
-    listed = [attempt.status(words.get(attempt.identity.segment, "")) for attempt in history.attempts]
+    listed = [finite(attempt.status(words.get(attempt.identity.segment, ""))) for attempt in history.attempts]
     return listed[-c.MAX_ATTEMPTS_LISTED :]
 
 

@@ -154,6 +154,13 @@ class PodView(View):
         return parse_time((self.manifest.get("status") or {}).get("startTime"))
 
     @property
+    def placed(self) -> datetime | None:
+        """When it was given to its node, by the control plane's clock: the node's own can't truly have started it before."""
+        scheduled = condition(self.manifest, "PodScheduled")
+        given = parse_time(scheduled.get("lastTransitionTime")) if scheduled is not None and scheduled.get("status") == "True" else None
+        return max(filter(None, (given, self.created)), default=None)
+
+    @property
     def finished(self) -> datetime | None:
         """When its last container ended."""
         moments = [ended.finished for ended in self.terminated if ended.finished is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import pytest
@@ -12,6 +12,7 @@ from kubernetes.aio.client import Configuration
 
 from finetune_api import constants as c
 from finetune_operator import access
+from finetune_operator.clock import Clock
 from finetune_operator.errors import AlreadyExists, Conflict, KubeError, NotFound, Refused, Transient
 from finetune_operator.events import Recorder
 from finetune_operator.kinds import CLAIM, FINE_TUNE_JOB, JOB, NODE, POD, SEEN_EVENT
@@ -102,6 +103,21 @@ def test_a_server_that_does_not_answer_is_a_matter_of_time() -> None:
             await kube.close()
 
     asyncio.run(conversation())
+
+
+def test_every_answer_tells_the_time_also_one_that_refuses(control_plane: Cluster) -> None:
+    clock = Clock(wall=lambda: datetime.now(UTC) + timedelta(hours=1))
+
+    async def conversation() -> None:
+        kube = ApiServer(lambda: access.load(control_plane.kubeconfig, None), user_agent="test", heard=clock.hear)
+        try:
+            with pytest.raises(NotFound):
+                await kube.get(JOB, "default", "none")
+        finally:
+            await kube.close()
+
+    asyncio.run(conversation())
+    assert abs(clock.now() - datetime.now(UTC)) < timedelta(seconds=5)
 
 
 def test_a_token_that_ran_out_is_read_again(control_plane: Cluster) -> None:

@@ -128,8 +128,10 @@ class AttemptStatus(ApiModel):
     """The step of the checkpoint that it started from. Example: 400"""
     steps_lost: int | None = None
     """Steps that the attempt before it had done and that were done again. Example: 10"""
+    stage: Short | None = None
+    """The stage that it spoke of last. Example: task"""
     step: int | None = None
-    """The last step that it spoke of. Example: 410"""
+    """The last step of that stage that it spoke of. Example: 410"""
 
 
 class BudgetStatus(ApiModel):

@@ -15,6 +15,7 @@ from finetune_api.v1alpha1.fine_tune_job import RULES_APART, FineTuneJob, Retain
 from finetune_api.validation import validate
 from finetune_operator.case import Case, Step, refusing
 from finetune_operator.model import Manifest, Observed
+from finetune_operator.policies.runtime import RETRY_SECONDS
 from finetune_operator.resources.storage import claim_in, credentials, offered_claims, offered_secrets, uris
 from finetune_operator.views import condition
 
@@ -46,7 +47,7 @@ def parse(seen: Observed) -> FineTuneJob | Step:
 
 
 def runnable(case: Case) -> Step | None:
-    """Refuse a job that has not started and names what its runtime does not give it."""
+    """Refuse a job that has not started and names what its runtime does not give it, until the runtime is another one."""
     if case.started:
         return None
     spec, runtime = case.spec, case.runtime
@@ -78,7 +79,7 @@ def runnable(case: Case) -> Step | None:
     size = max(len(config.model_dump_json(exclude_none=True).encode()) for config in case.configs)
     if size > MAX_CONFIG:
         problems.append(Problem("spec", f"the job is too large for a pod's annotation ({size} bytes, at most {MAX_CONFIG})", "shorten it"))
-    return _invalid(problems) if problems else None
+    return _invalid(problems, requeue_after=RETRY_SECONDS) if problems else None
 
 
 def read(manifest: Manifest) -> FineTuneJob | None:
@@ -103,9 +104,10 @@ def _errors(document: str) -> tuple[Problem, ...]:
     return tuple(problem for problem in validate(json.loads(document))[1] if problem.severity is Severity.ERROR)
 
 
-def _invalid(problems: list[Problem]) -> Step:
+def _invalid(problems: list[Problem], *, requeue_after: float | None = None) -> Step:
     more = f" (and {len(problems) - 5} more: finetune validate shows all)" if len(problems) > 5 else ""
-    return refusing(ConditionReason.INVALID_SPEC, "; ".join(str(problem) for problem in problems[:5]) + more)
+    words = "; ".join(str(problem) for problem in problems[:5]) + more
+    return refusing(ConditionReason.INVALID_SPEC, words, requeue_after=requeue_after)
 
 
 def _document(manifest: Manifest) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from finetune_api.v1alpha1.status import Phase
 from finetune_api.wire import RunResult
 from finetune_operator.attempts import Attempt
 from finetune_operator.case import Case, Step
-from finetune_operator.messages import read_report, read_result
+from finetune_operator.messages import fitting, read_report, read_result
 from finetune_operator.model import Create
 from finetune_operator.policies.watch import starting, watch_job
 from finetune_operator.resources.job import build_report_job
@@ -26,10 +26,12 @@ def conclude(case: Case) -> Step | None:
     told = whole_result(case, last[-1] if last else None)
     if isinstance(told, Step):
         return told
+    told, left_out = fitting(told)
     published = len(told.artifacts) if told is not None else 0
     counted = "1 artifact was" if published == 1 else f"{published} artifacts were"
     message = f"{counted} published and verified" if published else "it is done; the result is in the run folder"
-    return Step(Phase.SUCCEEDED, ConditionReason.SUCCEEDED, message, succeeded=True, result=told)
+    words = "; ".join(filter(None, (message, left_out)))
+    return Step(Phase.SUCCEEDED, ConditionReason.SUCCEEDED, words, succeeded=True, result=told)
 
 
 def whole_result(case: Case, attempt: Attempt | None) -> RunResult | Step | None:

@@ -5,11 +5,11 @@ Age alone would not do: Kubernetes tells it in whole seconds.
 
 from __future__ import annotations
 
-from finetune_api.constants import ConditionReason, ConditionType
+from finetune_api.constants import ConditionReason
 from finetune_operator.case import Case, Step, needing, refusing
-from finetune_operator.model import Manifest, Need
+from finetune_operator.model import Need, Output, Sibling
+from finetune_operator.outputs import folder_of
 from finetune_operator.resources.storage import claim_in, offered_claims
-from finetune_operator.views import holds
 
 RETRY_SECONDS = 60.0
 
@@ -22,37 +22,30 @@ def free_output(case: Case) -> Step | None:
     if case.seen.siblings is None:
         return needing(Need.SIBLINGS)
     offered = {name: claim.claim_name for name, claim in offered_claims(case.parts.job, case.runtime).items()}
-    target = _target(uri, offered)
+    metadata = case.seen.job["metadata"]
+    mine, age = _target(uri, offered), (metadata["creationTimestamp"], metadata["uid"])
     for other in sorted(case.seen.siblings, key=_age):
-        theirs = ((other.get("spec") or {}).get("output") or {}).get("uri")
-        first = _has_begun(other, case.seen.begun) or _age(other) < _age(case.seen.job)
-        if theirs is None or not first or holds(other, ConditionType.FAILED):
-            continue
-        if _target(theirs, {**offered, **_claims(other)}) == target:
+        theirs = other.output
+        first = theirs.begun or _age(other) < age
+        if first and not theirs.failed and _target(theirs.uri, {**offered, **_claim(theirs)}) == mine:
             return refusing(
                 ConditionReason.OUTPUT_TAKEN,
-                f"spec.output.uri: the older FineTuneJob {other['metadata']['name']} writes to {theirs} too: write another folder, or "
+                f"spec.output.uri: the older FineTuneJob {other.name} writes to {theirs.uri} too: write another folder, or "
                 "delete that job (its model stays)",
                 requeue_after=RETRY_SECONDS,
             )
     return None
 
 
-def _has_begun(job: Manifest, begun: frozenset[str]) -> bool:
-    return job["metadata"]["uid"] in begun or bool((job.get("status") or {}).get("attempts"))
-
-
 def _target(uri: str, claims: dict[str, str]) -> tuple[str, str]:
     """Return the claim and the folder in it."""
     name = claim_in(uri) or ""
-    folder = "/".join(part for part in uri.removeprefix(f"pvc://{name}").split("/") if part not in ("", "."))
-    return claims.get(name, name), folder
+    return claims.get(name, name), folder_of(uri)
 
 
-def _claims(job: Manifest) -> dict[str, str]:
-    references = (job.get("spec") or {}).get("references") or {}
-    return {claim["name"]: claim["claimName"] for claim in references.get("claims") or []}
+def _claim(output: Output) -> dict[str, str]:
+    return {claim_in(output.uri) or "": output.claim} if output.claim is not None else {}
 
 
-def _age(job: Manifest) -> tuple[str, str]:
-    return (job["metadata"]["creationTimestamp"], job["metadata"]["uid"])
+def _age(job: Sibling) -> tuple[str, str]:
+    return (job.output.created, job.uid)

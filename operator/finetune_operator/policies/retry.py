@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -30,7 +31,8 @@ def failed(case: Case) -> Step | None:
         return None
     if is_permanent(last.reason or "", last.exit_code):
         return _end(case, last, describe(case, last))
-    if last.reason == ClusterReason.MEMORY_LIMIT_EXCEEDED and not got_further(case.history.of(last.identity.segment)):
+    stages = [stage.name for stage in case.spec.stages]
+    if last.reason == ClusterReason.MEMORY_LIMIT_EXCEEDED and not got_further(case.history.of(last.identity.segment), stages):
         return _end(case, last, f"{describe(case, last)}, and it had got no further than the attempt before it")
     if spent.attempts >= case.spec.retry.max_attempts:
         return _end(case, last, f"{describe(case, last)} (attempt {spent.attempts} of {case.spec.retry.max_attempts})")
@@ -75,13 +77,14 @@ def delay_seconds(attempts: tuple[Attempt, ...]) -> int:
     return int(min(FIRST_SECONDS * 2 ** min(row - 1, 10), LONGEST_SECONDS)) if row else 0
 
 
-def got_further(attempts: tuple[Attempt, ...]) -> bool:
-    """Whether the newest attempt got further than the one before it, by the steps that they spoke of; without a word it did not."""
+def got_further(attempts: tuple[Attempt, ...], stages: Sequence[str] = ()) -> bool:
+    """Whether the newest attempt got further than any before it, by the steps that they spoke of; without a word it did not.
+
+    stages: their names, in order; steps are counted in each from 0.
+    """
     ended = [attempt for attempt in attempts if attempt.finished is not None]
-    if not ended or ended[-1].step is None:
-        return False
-    before = [attempt.step for attempt in ended[:-1] if attempt.step is not None]
-    return ended[-1].step > max(before, default=0)
+    places = [(stages.index(each.stage) if each.stage in stages else 0, each.step) for each in ended if each.step is not None]
+    return bool(ended) and ended[-1].step is not None and places[-1] > max(places[:-1], default=(0, 0))
 
 
 def _last(case: Case) -> Attempt | None:

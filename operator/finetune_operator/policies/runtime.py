@@ -15,7 +15,7 @@ from finetune_operator.snapshot import RuntimeSnapshot, snapshot_of
 from finetune_operator.views import job_views
 
 RETRY_SECONDS = 30.0
-"""Runtimes are not watched: a job that has none looks again after this long."""
+"""Runtimes are not watched: a job that has none, or lacks something of it, looks again after this long."""
 
 
 def resolve(seen: Observed, job: FineTuneJob) -> RuntimeSnapshot | Step:

@@ -18,6 +18,10 @@ LOOK_AGAIN_SECONDS = 30.0
 """Quotas, Secrets and claims are not watched: what waits for one looks again."""
 
 
+REPLACE_SECONDS = 15.0
+"""A Job replaces a pod after a back-off of its own, of ten seconds the first time: only what takes longer needs explaining."""
+
+
 def starting(reason: ConditionReason, message: str, *made: Create) -> Step:
     """Answer that something was just made: told with what comes of it, unless that takes long."""
     return Step(Phase.PENDING, reason, message, actions=made, requeue_after=START_SECONDS, quiet=True)
@@ -35,7 +39,7 @@ def watch_job(case: Case, job: JobView) -> Step:
     pods = case.pods_of(job)
     alive = [pod for pod in pods if not pod.over]
     if not alive:
-        return _without_pod(case, job, replaced=bool(pods))
+        return _without_pod(case, job, pods)
     pod = alive[-1]
     if pod.running is not None:
         return _running(case, job, pod)
@@ -61,15 +65,16 @@ def _running(case: Case, job: JobView, pod: PodView) -> Step:
     return Step(phase, reason, where, running=True, requeue_after=left)
 
 
-def _without_pod(case: Case, job: JobView, *, replaced: bool) -> Step:
-    """The Job controller has not made a pod yet, or is about to end the Job."""
-    age = _age(case, job.started)
-    if replaced or age < START_SECONDS:
-        left = max(0.5, START_SECONDS - age)
-        return Step(Phase.PENDING, ConditionReason.STARTING, f"Job {job.name} has no pod yet", requeue_after=left, quiet=True)
+def _without_pod(case: Case, job: JobView, over: tuple[PodView, ...]) -> Step:
+    """The Job controller has not made a pod yet, or none since the last was over, or is about to end the Job."""
+    ends = [attempt.finished for attempt in case.history.attempts if attempt.job == job.name and attempt.finished is not None]
+    left = max([START_SECONDS - _age(case, job.started), *(REPLACE_SECONDS - _age(case, ended) for ended in ends)])
+    if left > 0:
+        return Step(Phase.PENDING, ConditionReason.STARTING, f"Job {job.name} has no pod yet", requeue_after=max(0.5, left), quiet=True)
     if case.seen.events is None:
         return needing(Need.EVENTS)
-    return _told(without_pod(case.seen.events, job), f"Job {job.name} has no pod yet")
+    made = max((pod.created for pod in over if pod.created is not None), default=None)
+    return _told(without_pod(case.seen.events, job, since=made), f"Job {job.name} has no pod yet")
 
 
 def _waiting(case: Case, pod: PodView) -> Step:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -24,10 +24,13 @@ class Lists:
 
     def __init__(self, **shown: list[Body]) -> None:
         self.shown = shown
+        self.meanwhile: Callable[[], None] = lambda: None
+        """What happens between the moment that a list shows and its coming."""
 
     async def pages(self, kind: Kind, namespace: str | None = None, *, labels: str = "", **_: object) -> AsyncIterator[list[Body]]:
         assert (labels == "") == (kind is FINE_TUNE_JOB)
         items = self.shown.get(kind.plural, [])
+        self.meanwhile()
         yield [item for item in items if namespace in (None, item["metadata"]["namespace"])]
 
 
@@ -130,6 +133,56 @@ def test_a_deaf_watch_is_known_by_its_first_lack_though_newer_ones_come() -> Non
         scene.compare(**{**ALL, "jobs": [batch_job(version=version)]})
         scene.now += 30
     assert scene.relist.deaf() == ("jobs",)
+
+
+def test_what_ends_after_a_list_showed_it_is_lacked_no_more() -> None:
+    """Shown by a list before the watch had delivered it, and gone before anybody looked again: the watch told all that there was."""
+    scene = Scene()
+    scene.deliver()
+    scene.compare(**{**ALL, "pods": [pod(), pod("brief", uid="p2")]})
+    scene.index.put(POD, pod("brief", uid="p2"), watched=True)
+    scene.index.drop("p2")
+    scene.relist.heal()
+    assert scene.index.get("p2") is None, "what is gone does not come back"
+    scene.now += 3600
+    assert (scene.relist.deaf(), scene.relist.lacking(), scene.relist.behind()) == ((), (), {})
+
+
+def test_what_a_list_no_longer_shows_is_lacked_no_more() -> None:
+    scene = Scene()
+    scene.deliver()
+    scene.compare(**{**ALL, "pods": [pod(), pod("brief", uid="p2")]})
+    scene.now += 40
+    scene.compare(**ALL)
+    scene.now += 3600
+    assert scene.relist.deaf() == ()
+
+
+def test_what_ends_while_a_list_is_on_its_way_is_not_lacked() -> None:
+    scene = Scene()
+    scene.deliver()
+
+    def live_and_end() -> None:
+        scene.index.put(POD, pod("brief", uid="p2"), watched=True)
+        scene.index.drop("p2")
+
+    scene.lists.meanwhile = live_and_end
+    scene.compare(**{**ALL, "pods": [pod(), pod("brief", uid="p2")]})
+    assert scene.index.get("p2") is None
+    scene.now += 3600
+    assert scene.relist.deaf() == ()
+
+
+@pytest.mark.parametrize("kind", ["finetunejobs", "jobs", "pods"])
+def test_a_watch_that_delivers_nothing_new_is_deaf(kind: str) -> None:
+    scene = Scene()
+    shown = {"finetunejobs": fine_tune_job("new", uid="j9"), "jobs": batch_job("new", uid="b9"), "pods": pod("new", uid="p9")}
+    scene.deliver()
+    for _ in range(2):
+        scene.compare(**{**ALL, kind: [*ALL[kind], shown[kind]]})
+        scene.relist.heal()
+        scene.now += 30
+    assert scene.relist.deaf() == (kind,)
 
 
 @pytest.mark.parametrize("gone", ["jobs", "pods"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from finetune_operator.model import Sibling
+from finetune_operator.outputs import output_of
 from tests.unit.operator.worlds import UID, World, at, job, runtime
 
 
@@ -59,6 +62,30 @@ def test_accepted(edits: dict[str, Any], spec: dict[str, Any]) -> None:
     assert any("-1-1" in name for name in world.created)
 
 
+@pytest.mark.parametrize(
+    ("edits", "spec"),
+    [
+        ({"spec__model__uri": "pvc://shared/m"}, {"claims": [{"name": "shared", "claimName": "s", "readOnly": True}]}),
+        ({"spec__model": {"uri": "hf://a/b", "credentials": "hub"}}, {"secrets": [{"name": "hub", "secretName": "hub-token"}]}),
+        ({"spec__output": {"retain": "Never"}}, {"storage": {"claimTemplate": {"size": "1Gi"}}}),
+    ],
+)
+def test_a_job_starts_when_its_runtime_gives_what_it_names(edits: dict[str, Any], spec: dict[str, Any]) -> None:
+    world = World(job(**edits))
+    world.settle(1)
+    assert world.condition("Accepted") == ("False", "InvalidSpec")
+    assert world.requeue == 30, "runtimes are not watched"
+    world.runtimes = (runtime(**spec),)
+    world.settle(30)
+    assert any("-1-1" in name for name in world.created)
+
+
+def test_a_spec_that_no_runtime_mends_is_not_looked_at_again() -> None:
+    world = World(job(spec__model__uri="file://./model"))
+    world.settle(1)
+    assert world.requeue is None
+
+
 def test_a_job_that_runs_is_not_refused_for_what_its_runtime_gives_now() -> None:
     world = World()
     world.settle(1)
@@ -69,16 +96,20 @@ def test_a_job_that_runs_is_not_refused_for_what_its_runtime_gives_now() -> None
     assert world.condition("Accepted")[0] == "True"
 
 
-def sibling(name: str, created: float, uri: str = "pvc://out/model", uid: str = UID, **status: Any) -> dict[str, Any]:
+def sibling(
+    name: str, created: float, uri: str = "pvc://out/model", *, uid: str = UID, has_job: bool = False, claim: str = "results", **status: Any
+) -> Sibling:
     """Another FineTuneJob of the namespace."""
-    return {
+    manifest = {
         "metadata": {"name": name, "uid": uid, "creationTimestamp": at(created)},
-        "spec": {"output": {"uri": uri}, "references": {"claims": [{"name": "out", "claimName": "results"}]}},
+        "spec": {"output": {"uri": uri}, "references": {"claims": [{"name": "out", "claimName": claim}]}},
         "status": status,
     }
+    output = output_of(manifest)
+    assert output is not None
+    return Sibling(name, uid, replace(output, begun=output.begun or has_job))
 
 
-BEGUN = "zz"
 FAILED = {"conditions": [{"type": "Failed", "status": "True"}]}
 
 
@@ -94,14 +125,15 @@ FAILED = {"conditions": [{"type": "Failed", "status": "True"}]}
         ([sibling("same-second", 0, uid="0")], "OutputTaken"),
         ([sibling("same-second", 0, uid="z")], "Starting"),
         ([sibling("same-second-and-begun", 0, uid="z", attempts=[{"segment": "task", "number": 1}])], "OutputTaken"),
-        ([sibling("same-second-with-a-job", 0, uid=BEGUN)], "OutputTaken"),
+        ([sibling("same-second-with-a-job", 0, uid="z", has_job=True)], "OutputTaken"),
+        ([sibling("on-another-claim", -5, claim="others")], "Starting"),
+        ([sibling("by-the-runtimes-name", -5, "pvc://mine/model", claim="others")], "OutputTaken"),
     ],
 )
 def test_the_older_job_has_the_output(others: list[Any], reason: str) -> None:
     claims = [{"name": "data", "claimName": "team-data"}, {"name": "mine", "claimName": "results"}]
     world = World(job(spec__output={"uri": "pvc://mine/model"}, spec__references={"claims": claims}))
     world.more["siblings"] = tuple(others)
-    world.begun = frozenset({BEGUN})
     world.settle(1)
     world.settle(10)
     assert world.condition("Running")[1] == reason

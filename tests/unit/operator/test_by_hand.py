@@ -239,3 +239,43 @@ def test_an_hour_of_skew_makes_no_negative_times(hours: int) -> None:
     world.settle()
     for each in world.status["conditions"]:
         assert each["lastTransitionTime"] >= first[each["type"]]
+
+
+def run_on_a_node_that_is_off(hours: int, **edits: Any) -> tuple[World, str]:
+    """A pod that waited for ten minutes and runs since a second, on a node whose clock is off."""
+    world = World(two_segments(**edits), runtime())
+    world.settle(1)
+    name = world.pod(node=None)
+    world.settle(600)
+    pod = world.pods[name]
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": at(world.seconds)}
+    pod["spec"] = {"nodeName": "node-1"}
+    started = at(world.seconds + 3600 * hours)
+    running = [{"name": "trainer", "state": {"running": {"startedAt": started}}}]
+    pod["status"] = {"phase": "Running", "startTime": started, "conditions": [scheduled], "containerStatuses": running}
+    world.settle(1)
+    return world, name
+
+
+@pytest.mark.parametrize("ended", ["vanished", "without a time", "seen", "seen first at its end"])
+@pytest.mark.parametrize("hours", [-1, 0, 1])
+def test_a_node_whose_clock_is_an_hour_off_costs_what_it_ran(hours: int, ended: str) -> None:
+    world, name = run_on_a_node_that_is_off(hours, spec__activeDeadlineSeconds=1800)
+    if ended == "seen first at its end":
+        world.job["status"] = {}
+    world.seconds += 59
+    if ended == "vanished":
+        world.gone(world.newest, name)
+    else:
+        world.end(name, 1, seconds=world.seconds + 3600 * hours)
+    if ended == "without a time":
+        del world.pods[name]["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"]
+    world.settle()
+    assert world.status["usage"]["runningSeconds"] == pytest.approx(60, abs=1)
+    assert world.status["usage"]["gpuSeconds"] == pytest.approx(60, abs=1)
+    assert world.condition("Running") == ("False", "BackOff")
+    made = len(world.created)
+    world.settle(8)
+    assert len(world.created) == made, "a back-off lasts its seconds, whatever the nodes' clocks say"
+    world.settle(4)
+    assert len(world.created) == made + 1

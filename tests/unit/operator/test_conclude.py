@@ -89,3 +89,47 @@ def test_a_report_waits_for_what_other_pods_wait_for() -> None:
     world.settle(6)
     assert world.condition("Running") == ("False", "Unschedulable")
     assert world.status["stages"][0]["phase"] == "Succeeded"
+
+
+def measured(count: int, name: str = "s") -> list[dict[str, object]]:
+    return [{"suite": f"{name}{number}", "metric": "loss", "baseline": 2.0} for number in range(count)]
+
+
+ARTIFACT = {"kind": "adapter", "uri": "pvc://runs/x", "sha256": "b" * 64, "bytes": 10}
+
+
+@pytest.mark.parametrize("code", [0, 22])
+@pytest.mark.parametrize(
+    ("fields", "kept", "words"),
+    [
+        ({"evaluation": measured(512), "artifacts": [ARTIFACT] * 32}, (512, 32), ""),
+        (
+            {"evaluation": measured(513)},
+            (512, 1),
+            "too large for a status were 1 of 513 entries of evaluation: result.json in the run folder",
+        ),
+        ({"artifacts": [ARTIFACT] * 40}, (0, 32), "8 of 40 entries of artifacts"),
+        ({"evaluation": measured(512, "s" * 250) * 4}, (512, 1), "1536 of 2048 entries of evaluation"),
+        (
+            {"evaluation": [{**each, "stages": [{"stage": "t" * 99, "value": 1.0}] * 16} for each in measured(512)]},
+            (0, 1),
+            "stages, evaluation and provenance",
+        ),
+    ],
+    ids=["as much as fits", "one too many", "many artifacts", "long names", "too large in all"],
+)
+def test_a_result_is_cut_to_what_a_status_holds(code: int, fields: dict[str, object], kept: tuple[int, int], words: str) -> None:
+    said = {"outcome": "Succeeded", "exit_code": 0} if code == 0 else {"outcome": "Failed", "exit_code": 22, "reason": "GateFailed"}
+    artifacts = {"artifacts": [ARTIFACT]}
+    world, _ = ended(code, result(**said, truncated=True))  # type: ignore[arg-type]
+    tell(world, pages(result(**said, **{**artifacts, **fields})))  # type: ignore[arg-type]
+    assert (len(world.status.get("evaluation", [])), len(world.status["artifacts"])) == kept
+    message = next(each["message"] for each in world.status["conditions"] if each["type"] == "Finished")
+    assert words in message
+    assert ("too large" in message) is bool(words)
+
+
+def test_whole_numbers_beyond_64_bits_are_told_as_the_largest() -> None:
+    world, _ = ended(0, published(resumedFromStep=10**30, stepsLost=-(10**30)))
+    last = world.status["attempts"][-1]
+    assert (last["resumedFromStep"], last["stepsLost"]) == (2**63 - 1, -(2**63 - 1))

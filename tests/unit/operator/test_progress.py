@@ -12,13 +12,15 @@ from finetune_api.wire import Activity, ProgressUpdate
 from finetune_operator.decide import decide
 from finetune_operator.model import Create, Endpoint, Live
 from finetune_operator.progress.fold import duration, seconds_left
+from tests import builders
 from tests.unit.operator.worlds import START, Document, World, job, published, result, runtime, two_segments
 
 
 def live(world: World, update: ProgressUpdate, *, pace: float | None = None, due: bool = True, job: str = "", **more: Any) -> Live:
     training = update if update.activity is Activity.TRAIN else more.pop("training", None)
     received = START + timedelta(seconds=world.seconds)
-    return Live(update, training, more.pop("metrics", {}), job or world.newest, received, pace, due)
+    pod = more.pop("pod", next(reversed(world.pods), ""))
+    return Live(update, training, more.pop("metrics", {}), job or world.newest, received, pace, due, pod=pod)
 
 
 def train(done: int, percent: float, stage: str = "task", **fields: Any) -> ProgressUpdate:
@@ -239,3 +241,54 @@ def test_without_an_endpoint_a_pod_has_nothing_of_it() -> None:
     annotations, spec = pod_of(None)
     assert set(annotations) == {"finetune.dev/trainer-config"}
     assert "progress" not in str({**spec, "containers": [{**each, "args": []} for each in spec["containers"]]})
+
+
+def killed_for_memory(*told: ProgressUpdate, persisted: bool, maximum: int = 9) -> World:
+    """A job whose pods, one after the other, reported this last and were then killed for memory; the operator may start anew before each end."""
+    world = World(two_stages(spec__retry={"maxAttempts": maximum}))
+    for update in told:
+        world.settle(400)
+        name = world.run()
+        world.settle(1)
+        report = live(world, update, pod=name)
+        if persisted:
+            assert tell(world, report, 20)
+        world.end(name, 137, reason="OOMKilled")
+        seen = world.observed(pod_nodes={}, **({} if persisted else {"live": report}))
+        world.job["status"] = dict(decide(seen).status or {})
+    return world
+
+
+def two_stages(**edits: Any) -> Document:
+    """A job whose two stages share a segment."""
+    rows = {"train": [{"uri": "pvc://data/a"}]}
+    return job(spec__stages=[builders.stage("domain", handOver="merge", data=rows), builders.stage("task", data=rows)], **edits)
+
+
+@pytest.mark.parametrize("persisted", [True, False], ids=["in the status", "just reported"])
+@pytest.mark.parametrize(
+    ("told", "phase"),
+    [
+        ([train(7, 1.0, "domain")], "Pending"),
+        ([train(7, 1.0, "domain"), train(8, 1.0, "domain")], "Pending"),
+        ([train(7, 1.0, "domain"), train(7, 1.0, "domain")], "Failed"),
+        ([train(900, 40.0, "domain"), train(3, 51.0, "task")], "Pending"),
+        ([train(3, 51.0, "task"), train(900, 40.0, "domain")], "Failed"),
+        ([ProgressUpdate(activity=Activity.LOAD, percent=1.0)], "Failed"),
+    ],
+    ids=["a first step", "a step more", "no step more", "the next stage", "an earlier stage", "no step at all"],
+)
+def test_killed_for_memory_goes_on_only_where_it_got_further(told: list[ProgressUpdate], phase: str, persisted: bool) -> None:
+    world = killed_for_memory(*told, persisted=persisted)
+    assert world.status["phase"] == phase
+    assert world.status["attempts"][-1].get("step") == (told[-1].done if told[-1].activity is Activity.TRAIN else None)
+    assert world.condition("Running")[1] == ("BackOff" if phase == "Pending" else "MemoryLimitExceeded")
+
+
+def test_what_another_pod_reported_is_not_this_ones() -> None:
+    world = killed_for_memory(train(7, 1.0, "domain"), persisted=True)
+    world.settle(400)
+    world.run()
+    world.settle(1)
+    tell(world, live(world, train(9, 1.0, "domain"), pod="an-earlier-one"), 20)
+    assert "step" not in world.status["attempts"][-1]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.errors import NotFound
 from finetune_operator.index import Index
 from finetune_operator.kinds import FINE_TUNE_JOB, JOB, POD
 from finetune_operator.model import Create, Decision, Key, Manifest, Observed
@@ -74,6 +75,22 @@ def test_an_end_is_told_after_a_read(phase: str) -> None:
     assert asked(Decision(status={"phase": phase})) == ["get FineTuneJob", f"status {phase}"]
 
 
+def test_a_job_that_is_deleted_before_its_status_is_written_is_gone() -> None:
+    manifest, index = job(STANDS), Index()
+    index.put(FINE_TUNE_JOB, manifest, watched=True)
+
+    class Deleted(Silent):
+        async def replace_status(self, job: Manifest, status: Manifest) -> Manifest:
+            raise NotFound("PUT", "status", code=404, reason="NotFound", message="not found")
+
+    kube: Any = Deleted(manifest)
+    recorder: Any = Mute()
+    decision = Decision(status={"phase": "Pending"}, requeue_after=30)
+    reconciler = Reconciler(kube, index, Observer(kube, index, now=lambda: datetime(2030, 1, 1, tzinfo=UTC)), recorder, lambda _: decision)
+    assert asyncio.run(reconciler.reconcile(KEY)) is None
+    assert index.job(KEY) is None
+
+
 def test_nothing_is_made_without_a_read() -> None:
     made = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "ft", "namespace": "team", "uid": "j", "resourceVersion": "6"}}
     assert asked(Decision(actions=(Create(made),), status=STANDS))[:2] == ["get FineTuneJob", "create Job"]
@@ -95,7 +112,70 @@ def seen(*pods: tuple[str, str | None], **read: Any) -> Observed:
     [([("p", "n1")], True), ([("p", "n2")], False), ([("q", "n1")], False), ([], False), ([("p", "n1"), ("q", None)], False)],
 )
 def test_what_was_read_is_kept_for_the_same_children_in_the_same_places(now: list[tuple[str, str | None]], kept: bool) -> None:
-    before = seen(("p", "n1"), runtimes=(), nodes=(), pod_nodes={"n1": None}, events=(), siblings=(), begun=frozenset({"s"}))
+    before = seen(("p", "n1"), runtimes=(), nodes=(), pod_nodes={"n1": None}, events=(), siblings=())
     after = with_what_was_read(seen(*now), before)
-    read = (after.runtimes, after.nodes, after.pod_nodes, after.events, after.siblings, after.begun)
-    assert read == (((), (), {"n1": None}, (), (), frozenset({"s"})) if kept else (None, None, None, None, None, frozenset()))
+    read = (after.runtimes, after.nodes, after.pod_nodes, after.events)
+    assert read == (((), (), {"n1": None}, ()) if kept else (None, None, None, None))
+    assert after.siblings is None, "who has an output is asked anew"
+
+
+OURS = "ft-example-u-1-1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "owner", "uid", "counted"),
+    [
+        ("Job", OURS, "j", True),
+        ("Job", "ft-example-u-1-2", "gone", True),
+        (None, None, None, True),
+        ("ReplicaSet", "web", "r", False),
+        ("Job", "nightly", "k", False),
+        ("Job", "ft-other-u-1-1", "k", False),
+    ],
+    ids=["of our Job", "of a Job that is gone", "of nobody", "of a ReplicaSet", "of a foreign Job", "of another FineTuneJob's"],
+)
+@pytest.mark.parametrize("remembered", [True, False], ids=["remembered", "read"])
+def test_a_label_alone_makes_no_pod_ours(kind: str | None, owner: str | None, uid: str | None, counted: bool, remembered: bool) -> None:
+    _, seen = world_of_one(pod={"kind": kind, "name": owner, "uid": uid, "controller": True} if kind else None)
+    found = asyncio.run(seen(remembered))
+    assert found is not None
+    assert [each["metadata"]["name"] for each in found.pods] == (["p"] if counted else [])
+    assert [each["metadata"]["name"] for each in found.jobs] == [OURS]
+
+
+@pytest.mark.parametrize("remembered", [True, False], ids=["remembered", "read"])
+def test_a_labelled_pod_of_another_namespace_is_nothing_and_not_asked_for(remembered: bool) -> None:
+    index, seen = world_of_one(pod=None, namespace="elsewhere")
+    found = asyncio.run(seen(remembered))
+    assert found is not None and found.pods == ()
+    stranger = index.get("p-uid")
+    assert stranger is not None and index.keys_of(stranger) == frozenset()
+
+
+def world_of_one(*, pod: dict[str, Any] | None, namespace: str = "team") -> tuple[Index, Any]:
+    """A job with one Job, and a pod with its label; and a look at it."""
+    labels = {"finetune.dev/job-uid": "u", "finetune.dev/managed": "true"}
+    made = {"name": OURS, "namespace": "team", "uid": "j", "resourceVersion": "6", "ownerReferences": [{"uid": "u", "controller": True}]}
+    batch = {"kind": "Job", "metadata": {**made, "labels": labels}, "spec": {}}
+    metadata = {"name": "p", "namespace": namespace, "uid": "p-uid", "resourceVersion": "7", "labels": labels}
+    stranger = {
+        "kind": "Pod",
+        "metadata": {**metadata, "ownerReferences": [pod] if pod else []},
+        "spec": {},
+        "status": {"phase": "Running"},
+    }
+    index, there = Index(), {("FineTuneJob", "team"): job(STANDS), ("Job", "team"): batch, ("Pod", "team"): stranger}
+    for kind, manifest in ((FINE_TUNE_JOB, job(STANDS)), (JOB, batch), (POD, stranger)):
+        index.put(kind, manifest, watched=True)
+
+    class Answers:
+        async def get(self, kind: Any, namespace: str | None, name: str) -> Manifest:
+            return there[kind.name, str(namespace)]
+
+    kube: Any = Answers()
+    observer = Observer(kube, index, now=lambda: datetime(2030, 1, 1, tzinfo=UTC))
+
+    async def seen(remembered: bool) -> Observed | None:
+        return observer.remember(KEY) if remembered else await observer.read(KEY)
+
+    return index, seen

@@ -85,11 +85,21 @@ def test_a_log_in_place_of_a_message_is_shown_with_its_tokens_masked() -> None:
     assert world.status["failure"]["reason"] == "UnknownExit"
 
 
-@pytest.mark.parametrize("message", ["", '{"outcome":"Failed","exitCode":40,"mess', "{}", '{"page":0}'])
-def test_a_message_that_is_missing_or_cut_leaves_the_exit_code_to_speak(message: str) -> None:
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("", "left no message"),
+        ('{"outcome":"Failed","exitCode":40,"mess', "its last message is cut"),
+        ("{}", "its last message is cut"),
+        ('{"page":0}', "its last message is cut"),
+        (result("Failed", 40), "its last message says no more"),
+    ],
+)
+def test_a_message_that_is_missing_or_cut_leaves_the_exit_code_to_speak(message: str, words: str) -> None:
     world = World(job(spec__retry={"maxAttempts": 1}))
     fail(world, 40, message)
     assert world.status["failure"]["reason"] == "Stalled"
+    assert world.status["failure"]["message"] == f"the trainer ended with exit code 40, and {words} (attempt 1 of 1)"
     assert world.status["failure"]["lastLogLines"] == []
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operator.worlds import World, at
+from tests.unit.operator.worlds import World, at, result
 
 
 def message(world: World) -> str:
@@ -117,6 +117,34 @@ def test_a_job_without_a_pod_says_why_from_its_events(text: str, reason: str) ->
     assert world.statuses == []
     world.settle(3)
     assert world.condition("Running") == ("False", reason)
+
+
+QUOTA = 'pods "x" is forbidden: exceeded quota: compute, requested: requests.nvidia.com/gpu=1'
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["the old pod is still there", "the old pod is gone"])
+@pytest.mark.parametrize(
+    ("seconds", "reason"), [(20, "QuotaExceeded"), (-5, "Starting")], ids=["refused since", "refused before the old pod was made"]
+)
+def test_a_pod_that_is_not_replaced_says_why_from_the_events(seconds: float, reason: str, gone: bool) -> None:
+    world = World()
+    world.settle(10)
+    name = world.run()
+    world.settle(20)
+    uid = world.jobs[world.newest]["metadata"]["uid"]
+    event = {"involvedObject": {"uid": uid}, "reason": "FailedCreate", "message": QUOTA, "lastTimestamp": at(10 + seconds)}
+    world.more["events"] = (event,) if not gone or seconds > 0 else ()
+    world.pods[name]["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]
+    world.end(name, 75, result("Stopped", 75, reason="Stopped"), job_ends=False)
+    world.settle()
+    if gone:
+        world.gone(name)
+    world.settle(12)
+    assert "events" not in world.asked, "a Job replaces its pods after ten seconds"
+    assert (world.requeue or 0) >= 1, "it waits, and does not spin"
+    world.settle(4)
+    assert world.condition("Running") == ("False", reason)
+    assert world.requeue == 30
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,6 @@ class World:
         self.told: list[str] = []
         self.requeue: float | None = None
         self.asked: list[Need] = []
-        self.begun: frozenset[str] = frozenset()
         self.more: dict[str, Any] = {"pod_nodes": {}, "events": (), "nodes": (), "siblings": (), **more}
         self.refuse: Any = None
         self.serial = 0
@@ -117,7 +116,6 @@ class World:
             now=START + timedelta(seconds=self.seconds),
             orphans=tuple(self.orphans),
             claim=self.claim,
-            begun=self.begun,
         )
         return replace(seen, **more)
 
