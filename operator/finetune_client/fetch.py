@@ -194,12 +194,14 @@ class _Part:
 
     @asynccontextmanager
     async def _asked(self) -> AsyncIterator[None]:
-        await self._annotate(self._request.text)
+        asking = asyncio.create_task(self._annotate(self._request.text))
         try:
+            await asyncio.shield(asking)  # who gives up while it is under way waits for it, since it may have been taken
             yield
         finally:
             with contextlib.suppress(ClientError, TimeoutError):
                 async with asyncio.timeout(WITHDRAW_SECONDS):
+                    await asking
                     await self._withdraw()
 
     async def _slice(self, container: str) -> Slice:

@@ -19,16 +19,16 @@ from tests.unit.data.stand_in import Repository
 
 
 def _too_large_a_batch(ground: Ground) -> None:
-    ground.rows("rows.jsonl", [{"text": "the bird of the wood sings in the morning " * 40} for _ in range(64)])
+    ground.rows("rows.jsonl", [{"text": "the bird of the wood sings in the morning " * 40} for _ in range(256)])
     ground.edit(
-        {"spec.stages[0].training": {"maxSteps": 1, "perDeviceTrainBatchSize": 64, "gradientAccumulationSteps": 1, "maxLength": 256}}
+        {"spec.stages[0].training": {"maxSteps": 1, "perDeviceTrainBatchSize": 256, "gradientAccumulationSteps": 1, "maxLength": 256}}
     )
-    ground.memory = 400_000_000
+    ground.memory = 1_400_000_000  # the quarter takes 0.8, the whole more than 2: each thread sets address space aside
 
 
 def _a_quarter_of_the_batch(ground: Ground) -> None:
     """The hint twice over: whether half of it fits depends on how much the allocator has set aside for each thread."""
-    ground.edit({"spec.stages[0].training.perDeviceTrainBatchSize": 16, "spec.stages[0].training.gradientAccumulationSteps": 4})
+    ground.edit({"spec.stages[0].training.perDeviceTrainBatchSize": 64, "spec.stages[0].training.gradientAccumulationSteps": 4})
 
 
 # What a run is told, and who else is there
@@ -128,9 +128,9 @@ TRAINER_FAILURES: Final = (
         layer=Layer.MEMORY,
         what="a batch that does not fit into memory",
         reason=Reason.OUT_OF_MEMORY,
-        place="at step 1, with 64 rows a batch",
+        place="at step 1, with 256 rows a batch",
         hint="Halve training.perDeviceTrainBatchSize and double gradientAccumulationSteps",
-        fix="halved twice: 16 rows a batch, 4 accumulated",
+        fix="halved twice: 64 rows a batch, 4 accumulated",
         seed=_too_large_a_batch,
         mend=_a_quarter_of_the_batch,
     ),
