@@ -26,7 +26,7 @@ The whole product, {where}:
   4. job        kubectl apply; its pods prepare the data, measure the base model, train a domain and then a task, and measure after each
 The job takes {job}. Ctrl-C leaves it running: `make demo` follows it again, {end}.
 """
-OWN = ("on this machine", "a quarter of an hour on two idle cores, longer on busy ones", "`make demo-down` ends all of it")
+OWN = ("on this machine", "ten minutes on two idle cores, longer on busy ones", "`make demo-down` ends all of it")
 CURRENT = (
     "in the cluster of kubectl's current context",
     "as long as its nodes need",
