@@ -23,6 +23,8 @@ LOADER: Final = "loader"
 RESTRICTED: Final = {"pod-security.kubernetes.io/enforce": "restricted"}
 USER: Final = 65532
 PATIENCE: Final = "180s"
+PROGRESS: Final = "10.96.0.50"
+"""Address of the operator's Service on the demo's own cluster."""
 
 
 def install(place: Place) -> None:
@@ -33,7 +35,9 @@ def install(place: Place) -> None:
         name = yaml.safe_load(definition.read_text())["metadata"]["name"]
         await_value(partial(_served, place, name), what=f"{name} being established")
     repository, _, digest = place.operator.partition("@")
-    values = {"image": {"repository": repository, "digest": digest, "pullPolicy": "IfNotPresent"}}
+    values: dict[str, Any] = {"image": {"repository": repository, "digest": digest, "pullPolicy": "IfNotPresent"}}
+    if place.cluster is not None:  # it has no DNS: pods report their progress to an address
+        values["progress"] = {"clusterIP": PROGRESS}
     place.apply(_namespace(NAMESPACE), *objects(rendered(values, "--skip-tests")))
     place.apply(_namespace(TEAM), runtime(place.trainer), _claim())
     place.kubectl("rollout", "status", "deployment/finetune-operator", "-n", NAMESPACE, f"--timeout={PATIENCE}")

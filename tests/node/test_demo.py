@@ -32,6 +32,8 @@ def test_the_demo_ends_with_a_model_and_goes_on_where_it_was(
             assert words in told, told
         folder = Path(told.split("is a folder of this machine: ")[1].splitlines()[0])
         assert (folder / "artifacts/merged/model.safetensors").exists()
+        logs = "".join(log.read_text() for log in (folder / "logs").iterdir())
+        assert "steps loss=" in logs and "progress is not reported" not in logs
 
         assert run(place, assets, str(manifest)) == 0, capfd.readouterr()
         again = capfd.readouterr().out
