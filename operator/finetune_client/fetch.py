@@ -277,9 +277,8 @@ class _Part:
         return job
 
     async def _withdraw(self) -> None:
-        """Take the annotation away, if it is still ours."""
-        job = await self._read()
-        if _annotation(job) == self._request.text:
+        """Take the annotation away, as long as it is ours: the operator may write the status in between, which is a conflict."""
+        while _annotation(job := await self._read()) == self._request.text:
             with contextlib.suppress(Conflict):
                 await self._annotate(None, version=job.version)
 

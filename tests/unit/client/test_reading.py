@@ -29,7 +29,7 @@ from finetune_api.reading import (
     safe_name,
     slices_of,
 )
-from finetune_client import Job, OperatorMissing, Unreachable, Unreadable, Unwritable, WaitTimeout
+from finetune_client import Conflict, Job, OperatorMissing, Unreachable, Unreadable, Unwritable, WaitTimeout
 from finetune_client.fetch import Fetched, Transfer, fetch, waits_for
 from finetune_client.staging import staging
 from finetune_client.transport import Body, Transport
@@ -193,6 +193,8 @@ class Cluster:
         self.looks = 0
         self.overwrite: str | None = None
         """Another request that takes the place of the first one."""
+        self.overtaken = 0
+        """So many writes that name a version meet another one: the operator wrote the status in between."""
 
     @property
     def annotation(self) -> str | None:
@@ -200,6 +202,9 @@ class Cluster:
 
     async def call(self, verb: str, path: str, *, what: str, **more: Any) -> tuple[int, Body]:
         if verb == "PATCH":
+            if "resourceVersion" in more["body"]["metadata"] and self.overtaken:
+                self.overtaken -= 1
+                raise Conflict("the object has been modified")
             text = more["body"]["metadata"]["annotations"][c.READ_ANNOTATION]
             self.asked.append(text)
             self.overwrite, text = None, self.overwrite or text
@@ -346,6 +351,13 @@ def test_a_request_that_another_took_the_place_of_is_made_again(tmp_path: Path) 
     cluster.fetch(What.ADAPTER, tmp_path / "adapter")
     texts = [text for text in cluster.asked if text]
     assert len(texts) == 2 and texts[0] == texts[1]
+
+
+def test_a_request_is_withdrawn_though_the_status_is_written_meanwhile(tmp_path: Path) -> None:
+    cluster = Cluster(job(GOOD), lambda _: [pod(0)], {"slice-0": lines(sliced(ADAPTER)[0])})
+    cluster.overtaken = 2
+    cluster.fetch(What.ADAPTER, tmp_path / "adapter")
+    assert (cluster.annotation, cluster.overtaken) == (None, 0)
 
 
 def test_a_connection_that_breaks_is_waited_for(tmp_path: Path) -> None:
