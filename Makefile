@@ -37,9 +37,9 @@ test: $(ENV) verify ## Run every check and test, with a real control plane and r
 	@$(PY) -m scripts.demo_assets
 	@$(PY) -m tests.report_check
 	@$(PY) -m tests.cluster.prepare
-	@$(PYTEST) -n $(WORKERS) --dist loadgroup --ignore tests/node $(ARGS)
+	@$(PY) -m tests.again -n $(WORKERS) --dist loadgroup --ignore tests/node $(ARGS)
 	@# By itself: its pods train on all cores, and would starve the control planes of other tests.
-	@$(PYTEST) tests/node $(ARGS)
+	@$(PY) -m tests.again tests/node $(ARGS)
 
 test-resume: $(ENV) ## The long test of exact resume: 20 kills a configuration
 	@FINETUNE_KILLS=20 $(PYTEST) -n $(WORKERS) tests/resume $(ARGS)
