@@ -211,9 +211,10 @@ def padded(rows: RandomRows, indexes: list[int]) -> dict[str, torch.Tensor]:
 
 def trl(case: Case, *, packed: bool = False) -> Measured:
     """TRL's SFTTrainer on the same tokenised rows, its integrations and saving off."""
-    from datasets import Dataset
+    from datasets import Dataset, disable_progress_bars
     from trl import SFTConfig, SFTTrainer
 
+    disable_progress_bars()  # they would stand in the table
     rows = RandomRows(case)
     stopwatch = Stopwatch(case)
     consumed: list[int] = []
