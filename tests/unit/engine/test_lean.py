@@ -6,10 +6,11 @@ import subprocess
 import sys
 
 SCRIPT = """
-import sys
+import gc, sys
 from finetune_trainer.lean import UNUSED, lean_imports
 with lean_imports():
     import finetune_trainer.recipe
+assert gc.isenabled() and gc.get_freeze_count() > 100_000, gc.get_freeze_count()
 assert not set(UNUSED) & set(sys.modules), sorted(set(UNUSED) & set(sys.modules))
 from transformers.utils import is_datasets_available
 assert not is_datasets_available()
