@@ -21,6 +21,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from finetune_api.v1alpha1.stage import Stage
 from finetune_api.v1alpha1.training import MixedPrecision
@@ -135,6 +136,7 @@ def train_ours(task: str, folder: Path, model: Any, tokenizer: Any, train: RowSe
 
 def main() -> int:
     torch.set_num_threads(1)
+    disable_progress_bar()  # they would stand in the table
     print(f"{'task':16} {'ours':>9} {'plain script':>13} {'difference':>11}")
     worst = 0.0
     for task in OBJECTIVES:
