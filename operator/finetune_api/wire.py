@@ -136,10 +136,11 @@ class ProgressReport(WireModel):
     """Seconds since the epoch."""
 
 
+LARGEST_COUNT: Final = 10**12
 LARGEST_FIGURE: Final = 1e9
 """A loss, a rate or a metric beyond it says nothing more than that it is out of hand, and has no place in a status."""
 _Text = Annotated[str, Field(max_length=256)]
-_Count = Annotated[int, Field(ge=0, le=10**12)]
+_Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
 _Size = Annotated[float, Field(ge=0, le=LARGEST_FIGURE)]
 _Figure = Annotated[float, Field(ge=-LARGEST_FIGURE, le=LARGEST_FIGURE)]
 
@@ -153,7 +154,7 @@ class ProgressUpdate(WireModel):
     stage: _Text | None = None
     suite: _Text | None = None
     done: _Count = 0
-    total: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    total: Annotated[int, Field(ge=1, le=LARGEST_COUNT)] | None = None
     unit: Annotated[str, Field(max_length=32)] = "steps"
     percent: Annotated[float, Field(ge=0, le=100)] | None = None
     """Share of the whole job."""
@@ -162,6 +163,14 @@ class ProgressUpdate(WireModel):
     learning_rate: _Size | None = None
     grad_norm: _Size | None = None
     tokens_per_second: _Size | None = None
+    gpu_memory_bytes: _Count | None = None
+    """Of the GPU that trains: what tensors hold now. This and the next three: None where torch sees no GPU, or the trainer is older than they."""
+    gpu_memory_peak_bytes: _Count | None = None
+    """The most that torch has taken, since the process began."""
+    gpu_memory_total_bytes: _Count | None = None
+    """What it has."""
+    gpu_utilization_percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Share of the last second, about, in which it computed."""
     metrics: Annotated[dict[Annotated[str, Field(max_length=64)], _Figure], Field(max_length=32)] = {}
     notices: Annotated[list[Notice], Field(max_length=MAX_NOTICES)] | None = None
     """Everything that the trainer notices now. None: it does not say, as trainers that are older than notices."""

@@ -31,6 +31,10 @@ PROGRESS = {
     "epoch": 1.2,
     "loss": 0.81,
     "tokensPerSecond": 5120.0,
+    "gpuMemoryBytes": 42_949_672_960,
+    "gpuMemoryPeakBytes": 51_539_607_552,
+    "gpuMemoryTotalBytes": 85_899_345_920,
+    "gpuUtilizationPercent": 97,
     "etaSeconds": 3600,
     "eta": "1h0m",
 }

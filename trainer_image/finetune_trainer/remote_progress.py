@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from finetune_api.constants import PROGRESS_CA_FILE, PROGRESS_TOKEN_FILE
 from finetune_api.wire import LARGEST_FIGURE, Activity, ProgressUpdate
+from finetune_trainer.gpu import gpu_figures
 
 log = logging.getLogger("finetune_trainer")
 SEND_SECONDS: Final = 5.0
@@ -57,10 +58,17 @@ class RemoteReporter:
     """A Reporter whose `report` appends to a deque, and does nothing else: no lock, no event, no I/O."""
 
     def __init__(
-        self, send: Send, *, clock: Callable[[], float] = time.monotonic, every: float = SEND_SECONDS, look: float = LOOK_SECONDS
+        self,
+        send: Send,
+        *,
+        gpu: Callable[[], dict[str, int]] = gpu_figures,
+        clock: Callable[[], float] = time.monotonic,
+        every: float = SEND_SECONDS,
+        look: float = LOOK_SECONDS,
     ) -> None:
-        """every: seconds between two deliveries. look: seconds after which something new is noticed."""
+        """gpu: fields of a GPU, asked for with each delivery. every: seconds between two deliveries. look: seconds after which something new is noticed."""
         self._send = send
+        self._gpu = gpu
         self._clock = clock
         self._every = every
         self._look = look
@@ -91,9 +99,10 @@ class RemoteReporter:
             return
         self._next = self._clock() + self._every
         waiting, self._newest = self._newest, {}
+        gpu = self._gpu()
         try:
             for activity, fields in waiting.values():
-                if (update := as_update(activity, fields)) is not None:
+                if (update := as_update(activity, fields | gpu)) is not None:
                     self._send(update)
             self._failures = 0
         except Undelivered as trouble:

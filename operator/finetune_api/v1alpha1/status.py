@@ -52,6 +52,14 @@ class Progress(ApiModel):
     """Training loss a supervised token, mean since the last report. Example: 0.81"""
     tokens_per_second: float | None = None
     """Tokens that are not padding, a second. Example: 5120"""
+    gpu_memory_bytes: int | None = None
+    """What tensors hold of the memory of the GPU that trains, while it runs. Example: 42949672960"""
+    gpu_memory_peak_bytes: int | None = None
+    """The most of it that the trainer's process has taken. Example: 51539607552"""
+    gpu_memory_total_bytes: int | None = None
+    """What that GPU has. Example: 85899345920"""
+    gpu_utilization_percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Share of the second before the last report in which that GPU computed, while it runs. Example: 97"""
     eta_seconds: int | None = None
     """Seconds to the job's end, estimated. Example: 3600"""
     eta: Short | None = None

@@ -106,9 +106,21 @@ def _facts(job: Job, now: datetime) -> Part:
         "Runtime": str(runtime),
         "Created": f"{job.created:%Y-%m-%d %H:%M:%S %Z} ({age(job.created, now)} ago)" if job.created else "",
         "Queue": str((status.get("summary") or {}).get("queue") or ""),
+        "GPU": _gpu(status.get("progress") or {}),
         "Used": f"{span(usage['gpuSeconds'])} of GPU time" if usage.get("gpuSeconds") else "",
     }
     yield from (f"{name:<9}{one_line(text)}" for name, text in facts.items() if text)
+
+
+def _gpu(progress: Fields) -> str:
+    """Example: `97 % busy, 40.0 GiB held, at most 48.0 GiB taken of 80.0 GiB`."""
+    busy, held, most, there = (
+        progress.get(name) for name in ("gpuUtilizationPercent", "gpuMemoryBytes", "gpuMemoryPeakBytes", "gpuMemoryTotalBytes")
+    )
+    parts = [f"{busy} % busy"] if busy is not None else []
+    parts += [f"{size(held)} held"] if held is not None else []
+    parts += [f"at most {size(most)} taken" + (f" of {size(there)}" if there else "")] if most is not None else []
+    return ", ".join(parts)
 
 
 def _stages(status: Fields) -> Part:

@@ -108,6 +108,14 @@ JOB_LOSS: Final = _gauge("finetune_job_loss", "Training loss a supervised token.
 JOB_LEARNING_RATE: Final = _gauge("finetune_job_learning_rate", "Learning rate of the current stage.", *_JOB)
 JOB_GRADIENT_NORM: Final = _gauge("finetune_job_gradient_norm", "Norm of the gradient in the current stage, before it is clipped.", *_JOB)
 JOB_TOKENS: Final = _gauge("finetune_job_tokens_per_second", "Tokens that are not padding, a second.", *_JOB)
+JOB_GPU_MEMORY: Final = _gauge("finetune_job_gpu_memory_bytes", "What tensors hold of the memory of the GPU that trains.", *_JOB)
+JOB_GPU_MEMORY_PEAK: Final = _gauge(
+    "finetune_job_gpu_memory_peak_bytes", "The most of its memory that the trainer's process has taken; it stands after the end.", *_JOB
+)
+JOB_GPU_MEMORY_TOTAL: Final = _gauge("finetune_job_gpu_memory_total_bytes", "The memory that it has; it stands after the end.", *_JOB)
+JOB_GPU_UTILIZATION: Final = _gauge(
+    "finetune_job_gpu_utilization_ratio", "Share of the second before the last report in which it computed, 0 to 1.", *_JOB
+)
 JOB_REPORTED: Final = _gauge("finetune_job_reported_timestamp_seconds", "When its trainer's progress was last true.", *_JOB)
 JOB_CREATED: Final = _gauge("finetune_job_created_timestamp_seconds", "When the job was made.", *_JOB)
 JOB_STARTED: Final = _gauge("finetune_job_started_timestamp_seconds", "When its oldest listed attempt started.", *_JOB)
@@ -143,8 +151,9 @@ FLEET: Final = (
     JOBS, JOBS_WAITING, JOBS_NOTICED, JOBS_FINISHED, JOBS_FAILED, ATTEMPTS, PHASE_SECONDS, GPU_SECONDS, GPU_SECONDS_LOST, JOBS_UNTOLD,
 )  # fmt: skip
 JOB: Final = (
-    JOB_INFO, JOB_PROGRESS, JOB_ETA, JOB_STEP, JOB_STEPS, JOB_EPOCH, JOB_LOSS, JOB_LEARNING_RATE, JOB_GRADIENT_NORM, JOB_TOKENS, JOB_REPORTED, JOB_CREATED, JOB_STARTED,
-    JOB_FINISHED, JOB_ATTEMPTS, JOB_PREEMPTIONS, JOB_GPU_SECONDS, JOB_GPU_SECONDS_LOST, JOB_STAGE, JOB_EVALUATION, JOB_GATE,
+    JOB_INFO, JOB_PROGRESS, JOB_ETA, JOB_STEP, JOB_STEPS, JOB_EPOCH, JOB_LOSS, JOB_LEARNING_RATE, JOB_GRADIENT_NORM, JOB_TOKENS,
+    JOB_GPU_MEMORY, JOB_GPU_MEMORY_PEAK, JOB_GPU_MEMORY_TOTAL, JOB_GPU_UTILIZATION, JOB_REPORTED, JOB_CREATED, JOB_STARTED, JOB_FINISHED,
+    JOB_ATTEMPTS, JOB_PREEMPTIONS, JOB_GPU_SECONDS, JOB_GPU_SECONDS_LOST, JOB_STAGE, JOB_EVALUATION, JOB_GATE,
 )  # fmt: skip
 
 # Bounds: docs/reference/metrics.md tells them.

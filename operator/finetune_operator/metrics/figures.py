@@ -18,13 +18,19 @@ Sample = tuple[Metric, tuple[str, ...], float]
 """Labels are those after namespace and name."""
 
 _PROGRESS: Final = {
-    "etaSeconds": catalogue.JOB_ETA,
-    "step": catalogue.JOB_STEP,
-    "totalSteps": catalogue.JOB_STEPS,
-    "epoch": catalogue.JOB_EPOCH,
-    "loss": catalogue.JOB_LOSS,
-    "tokensPerSecond": catalogue.JOB_TOKENS,
+    "percent": (catalogue.JOB_PROGRESS, 100),
+    "etaSeconds": (catalogue.JOB_ETA, 1),
+    "step": (catalogue.JOB_STEP, 1),
+    "totalSteps": (catalogue.JOB_STEPS, 1),
+    "epoch": (catalogue.JOB_EPOCH, 1),
+    "loss": (catalogue.JOB_LOSS, 1),
+    "tokensPerSecond": (catalogue.JOB_TOKENS, 1),
+    "gpuMemoryBytes": (catalogue.JOB_GPU_MEMORY, 1),
+    "gpuMemoryPeakBytes": (catalogue.JOB_GPU_MEMORY_PEAK, 1),
+    "gpuMemoryTotalBytes": (catalogue.JOB_GPU_MEMORY_TOTAL, 1),
+    "gpuUtilizationPercent": (catalogue.JOB_GPU_UTILIZATION, 100),
 }
+"""Fields of a status's progress: their metric, and what to divide by."""
 
 
 _CURRENT: Final = {"learning_rate": catalogue.JOB_LEARNING_RATE, "grad_norm": catalogue.JOB_GRADIENT_NORM}
@@ -104,11 +110,9 @@ def _samples(job: Manifest, status: Mapping[str, Any]) -> Iterator[Sample]:
     model = ((job.get("spec") or {}).get("model") or {}).get("uri")
     words = (status.get("phase") or NEW, status.get("currentStage"), model, *(summary.get(name) for name in ("methods", "queue", "node")))
     yield catalogue.JOB_INFO, tuple(label(word) for word in words), 1.0
-    if progress.get("percent") is not None:
-        yield catalogue.JOB_PROGRESS, (), progress["percent"] / 100
-    for name, metric in _PROGRESS.items():
+    for name, (metric, divisor) in _PROGRESS.items():
         if progress.get(name) is not None:
-            yield metric, (), float(progress[name])
+            yield metric, (), progress[name] / divisor
     yield from _times(job, status, progress)
     budgets = status.get("budgets") or []
     yield catalogue.JOB_ATTEMPTS, (), float(sum(each.get("attempts", 0) for each in budgets))

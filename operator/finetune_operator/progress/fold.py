@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from finetune_api.constants import LIVE_METRICS, NoticeReason
-from finetune_api.wire import Activity
+from finetune_api.wire import Activity, ProgressUpdate
 from finetune_operator.case import Case, Step
 from finetune_operator.model import Live
 from finetune_operator.views import format_time, order
@@ -20,7 +20,7 @@ Fields = dict[str, Any]
 MOST_RUNNING: Final = 99
 """Percent of a job that has not succeeded."""
 LONGEST: Final = 10 * 365 * 86400
-_WHILE_RUNNING: Final = ("etaSeconds", "eta", "tokensPerSecond")
+_WHILE_RUNNING: Final = ("etaSeconds", "eta", "tokensPerSecond", "gpuMemoryBytes", "gpuUtilizationPercent")
 _DIGITS: Final = 4
 
 
@@ -46,12 +46,23 @@ def progress(case: Case, step: Step, old: Mapping[str, Any], live: Live | None) 
         told["percent"] = max(int(before.get("percent") or 0), min(MOST_RUNNING, int(share)))
     if (training := live.training) is not None:
         told |= {"step": training.done, "totalSteps": training.total, "epoch": rounded(training.epoch), "loss": rounded(training.loss)}
+    told |= _gpu(live.update, running=step.running)
     if step.running:
         if live.update.activity is Activity.TRAIN:
             told["tokensPerSecond"] = rounded(live.training.tokens_per_second) if live.training is not None else None
         if share is not None and (left := seconds_left(share, live.pace, case.history.live_seconds(case.now))) is not None:
             told |= {"etaSeconds": left, "eta": duration(left)}
     return {name: value for name, value in told.items() if value is not None} | whole
+
+
+def _gpu(update: ProgressUpdate, *, running: bool) -> Fields:
+    """Return what is said of the GPU. The most that was taken, and what there is, outlast the run: whoever chooses a GPU for the next asks for them."""
+    figures = {
+        "gpuMemoryPeakBytes": update.gpu_memory_peak_bytes,
+        "gpuMemoryTotalBytes": update.gpu_memory_total_bytes,
+        **({"gpuMemoryBytes": update.gpu_memory_bytes, "gpuUtilizationPercent": update.gpu_utilization_percent} if running else {}),
+    }
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def warnings(step: Step, old: Mapping[str, Any], live: Live | None) -> list[Fields]:

@@ -137,6 +137,28 @@ def test_a_running_job_s_story() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("progress", "line"),
+    [
+        pytest.param(
+            {
+                "gpuUtilizationPercent": 97,
+                "gpuMemoryBytes": 40 * 2**30,
+                "gpuMemoryPeakBytes": 48 * 2**30,
+                "gpuMemoryTotalBytes": 80 * 2**30,
+            },
+            "GPU      97 % busy, 40.0 GiB held, at most 48.0 GiB taken of 80.0 GiB",
+            id="while it runs",
+        ),
+        pytest.param({"gpuMemoryPeakBytes": 48 * 2**30}, "GPU      at most 48.0 GiB taken", id="when it has ended"),
+        pytest.param({"percent": 3}, None, id="on a CPU"),
+    ],
+)
+def test_a_gpu_is_a_line_of_the_story(progress: dict[str, int], line: str | None) -> None:
+    lines = story(seen("one", "Running", progress=progress), [], now=NOW, paint=plain).splitlines()
+    assert [each for each in lines if each.startswith("GPU")] == ([line] if line else [])
+
+
 def test_what_a_trainer_notices_is_a_part_of_the_story() -> None:
     told = "stage task: the loss\x1b[31m has risen."
     job = seen("rises", "Running", warnings=[{"reason": "LossRising", "message": told, "since": "2026-11-22T11:40:00Z"}])

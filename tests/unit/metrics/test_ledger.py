@@ -85,6 +85,21 @@ def test_a_running_job_tells_its_progress() -> None:
     assert place.of(catalogue.JOBS, "team-a", "Running") == 1
 
 
+def test_a_gpu_tells_its_memory_and_how_busy_it_is() -> None:
+    place = Place()
+    running = {"gpuMemoryBytes": 40, "gpuMemoryPeakBytes": 48, "gpuMemoryTotalBytes": 80, "gpuUtilizationPercent": 97}
+    wanted = {
+        catalogue.JOB_GPU_MEMORY: 40.0,
+        catalogue.JOB_GPU_MEMORY_PEAK: 48.0,
+        catalogue.JOB_GPU_MEMORY_TOTAL: 80.0,
+        catalogue.JOB_GPU_UTILIZATION: 0.97,
+    }
+    place.saw(phase="Running", progress=running)
+    assert {metric: place.of(metric, "team-a", "support") for metric in wanted} == wanted
+    place.saw(phase="Running", progress={"percent": 1})
+    assert {place.of(metric, "team-a", "support") for metric in wanted} == {None}
+
+
 def test_learning_rate_and_gradient_are_those_of_the_stage_that_runs() -> None:
     place = Place()
     stages = [{"name": name, "metrics": {"learning_rate": rate, "grad_norm": 1.5}} for name, rate in (("domain", 1e-4), ("task", 1e-5))]

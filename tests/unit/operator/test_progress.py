@@ -68,6 +68,19 @@ def test_a_report_in_its_turn_is_the_whole_story() -> None:
     assert (world.status["currentStage"], world.status["stages"][0]["phase"]) == ("task", "Running")
 
 
+def test_of_a_gpu_what_it_took_outlasts_the_run_and_what_it_does_now_does_not() -> None:
+    world = running()
+    gpu = {"gpu_memory_bytes": 40, "gpu_memory_peak_bytes": 48, "gpu_memory_total_bytes": 80, "gpu_utilization_percent": 97}
+    lasting = {"gpuMemoryPeakBytes": 48, "gpuMemoryTotalBytes": 80}
+    tell(world, live(world, train(410, 41.0, **gpu), pace=0.1), 30)
+    said = {name: value for name, value in world.status["progress"].items() if name.startswith("gpu")}
+    assert said == {**lasting, "gpuMemoryBytes": 40, "gpuUtilizationPercent": 97}
+    (name,) = world.pods
+    world.end(name, 75, result("Stopped", 75, reason="Stopped"), job_ends=False)
+    world.settle(5)
+    assert {name: value for name, value in world.status["progress"].items() if name.startswith("gpu")} == lasting
+
+
 def test_out_of_its_turn_it_waits_but_goes_along_with_what_is_written() -> None:
     world = running()
     before = dict(world.status)

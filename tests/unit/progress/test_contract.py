@@ -30,6 +30,10 @@ def test_a_whole_report() -> None:
         "learningRate": 2e-5,
         "gradNorm": 0.9,
         "tokensPerSecond": 5120.5,
+        "gpuMemoryBytes": 42_949_672_960,
+        "gpuMemoryPeakBytes": 51_539_607_552,
+        "gpuMemoryTotalBytes": 85_899_345_920,
+        "gpuUtilizationPercent": 97,
         "metrics": {"eval_loss": 1.5},
     }
     assert read_update(json.dumps(report).encode()).model_dump(mode="json", exclude_none=True) == report
@@ -72,6 +76,13 @@ def test_what_a_later_trainer_adds_is_let_through() -> None:
             "notices",
             id="too many notices",
         ),
+        pytest.param(b'{"activity": "train", "gpuMemoryBytes": -1}', 422, "gpuMemoryBytes", id="less than no memory"),
+        pytest.param(b'{"activity": "train", "gpuMemoryPeakBytes": 1e308}', 422, "gpuMemoryPeakBytes", id="memory of 1e308"),
+        pytest.param(
+            b'{"activity": "train", "gpuMemoryTotalBytes": 1000000000001}', 422, "gpuMemoryTotalBytes", id="more memory than there is"
+        ),
+        pytest.param(b'{"activity": "train", "gpuUtilizationPercent": 101}', 422, "gpuUtilizationPercent", id="busier than busy"),
+        pytest.param(b'{"activity": "train", "gpuUtilizationPercent": NaN}', 422, "gpuUtilizationPercent", id="busy NaN"),
         pytest.param(b'{"activity": "train", "done": -1}', 422, "done", id="a negative step"),
         pytest.param(b'{"activity": "train", "done": 1.5}', 422, "done", id="half a step"),
         pytest.param(b'{"activity": "train", "done": true}', 422, "done", id="a step that is true"),
