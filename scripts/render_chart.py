@@ -52,6 +52,7 @@ FULL: Final[Mapping[str, Any]] = {
     "metrics": {
         "from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
         "serviceMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}},
+        "podMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}},
         "rules": {"enabled": True, "labels": {"release": "prometheus"}, "runbooks": "https://docs.example.com/alerts"},
         "boards": {"enabled": True, "annotations": {"grafana_folder": "Fine-tuning"}},
     },

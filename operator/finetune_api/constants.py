@@ -53,6 +53,8 @@ PROGRESS_TOKEN_FILE: Final = f"{PROGRESS_FOLDER}/token"
 PROGRESS_CA_FILE: Final = f"{PROGRESS_FOLDER}/ca.crt"
 PROGRESS_URL: Final = "FINETUNE_PROGRESS_URL"
 """Environment variable of a pod: where it reports its progress."""
+METRICS_PORT: Final = "FINETUNE_METRICS_PORT"
+"""Environment variable of a pod: the port of its own /metrics, where its runtime gives it one."""
 TERMINATION_LOG: Final = "/dev/termination-log"
 TRAINER_UID: Final = 65532
 REPORT_PAGES: Final = 3

@@ -12,7 +12,10 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from finetune_api import constants
 from finetune_operator.metrics import catalogue
+from finetune_operator.resources.job import METRICS
+from finetune_trainer import pod_metrics
 from scripts.render_chart import CHART, FULL, ROOT, objects, rendered
 from tests.cluster import debian
 from tests.monitoring import BOARDS, RULES, expressions, recorded
@@ -127,7 +130,24 @@ def test_the_monitor_finds_the_service_and_leaves_the_labels_of_jobs_alone() -> 
     assert ports[port["targetPort"]] == 8081
 
 
+@pytest.mark.parametrize(
+    ("watched", "namespaces"),
+    [([], {"any": True}), (["team-a", "team-b"], {"matchNames": ["team-a", "team-b"]})],
+    ids=["every namespace", "some"],
+)
+def test_the_monitor_of_pods_finds_those_that_have_a_port(watched: list[str], namespaces: dict[str, Any]) -> None:
+    asked = {"watchNamespaces": watched, "metrics": {"podMonitor": {"enabled": True}}}
+    (monitor,) = [each for each in objects(rendered(asked)) if each["kind"] == "PodMonitor"]
+    assert monitor["spec"]["namespaceSelector"] == namespaces
+    assert monitor["spec"]["selector"]["matchLabels"] == {constants.MANAGED_LABEL: "true"}
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert (endpoint["port"], endpoint["path"]) == (METRICS, pod_metrics.PATH)
+    named = {label for each in endpoint["relabelings"] for label in each["sourceLabels"]}
+    told = (constants.JOB_LABEL, constants.SEGMENT_LABEL, constants.ATTEMPT_LABEL)
+    assert named == {"__meta_kubernetes_pod_label_" + re.sub(r"[./-]", "_", label) for label in told}
+
+
 def test_nothing_of_it_is_there_unless_asked_for() -> None:
     kinds = {each["kind"] for each in objects(rendered({}))}
-    assert not kinds & {"ServiceMonitor", "PrometheusRule", "ConfigMap"}
+    assert not kinds & {"ServiceMonitor", "PodMonitor", "PrometheusRule", "ConfigMap"}
     assert (CHART / "monitoring").is_dir()

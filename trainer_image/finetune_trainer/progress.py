@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from finetune_api.constants import PROGRESS_URL
+from finetune_api.constants import METRICS_PORT, PROGRESS_URL
 from finetune_api.wire import Activity, ProgressReport
 
 PROGRESS_FD = "FINETUNE_PROGRESS_FD"
@@ -86,35 +86,44 @@ def log_line(activity: Activity, fields: Mapping[str, Any]) -> str:
     return " ".join(part for part in (activity.value, *place, amount, *figures) if part)
 
 
-class BothReporters:
-    """Tells two."""
+class AllReporters:
+    """Tells several."""
 
-    def __init__(self, first: Reporter, second: Reporter) -> None:
-        self._first = first
-        self._second = second
+    def __init__(self, reporters: Sequence[Reporter]) -> None:
+        self.reporters = tuple(reporters)
 
     def report(self, activity: Activity, **fields: Any) -> None:
-        self._first.report(activity, **fields)
-        self._second.report(activity, **fields)
+        for reporter in self.reporters:
+            reporter.report(activity, **fields)
 
 
 def from_environment() -> Reporter:
-    """The reporter that the parent process asked for; the log where there is none, and the operator where a pod is told its address."""
-    value, url = os.environ.get(PROGRESS_FD), os.environ.get(PROGRESS_URL)
+    """The reporter that the parent process asked for. Where there is none, as in a pod: the log, the operator where its address is told, and
+    `/metrics` where a port is."""
+    value, url, port = (os.environ.get(name) for name in (PROGRESS_FD, PROGRESS_URL, METRICS_PORT))
     if value:
         return PipeReporter(int(value))
-    if not url:
-        return LogReporter()
+    told = [LogReporter(), _remote(url) if url else None, _scraped(port) if port else None]
+    return AllReporters([reporter for reporter in told if reporter is not None])
+
+
+def _remote(url: str) -> Reporter | None:
     from finetune_trainer.remote_progress import HttpsSender, RemoteReporter
 
     try:
         remote = RemoteReporter(HttpsSender(url))
     except ValueError as error:
         log.warning("%s: %s", PROGRESS_URL, error)
-        return LogReporter()
+        return None
     remote.start()
     atexit.register(remote.close)
-    return BothReporters(LogReporter(), remote)
+    return remote
+
+
+def _scraped(port: str) -> Reporter | None:
+    from finetune_trainer.pod_metrics import serve
+
+    return serve(port)
 
 
 @dataclass(frozen=True)

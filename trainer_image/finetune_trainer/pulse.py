@@ -23,6 +23,10 @@ class Pulse:
         """Something advanced."""
         self.at = self._clock()
 
+    def age(self) -> float:
+        """Seconds since then."""
+        return self._clock() - self.at
+
 
 PULSE: Final = Pulse()
 beat: Final = PULSE.beat

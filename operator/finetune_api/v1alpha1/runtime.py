@@ -141,6 +141,8 @@ class ClusterFineTuneRuntimeSpec(ApiModel):
     """Labels for every pod: a service mesh's, cost accounting's. Not with the prefix finetune.dev/. Default: none. Example: {cost-center: research}"""
     pod_annotations: Annotated[dict[str, Annotated[str, Field(max_length=c.MAX_ANNOTATION)]], Field(max_length=c.MAX_LABELS_OF_POD)] = {}
     """Annotations for every pod: an autoscaler's. Not with the prefix finetune.dev/. Default: none. Example: {cluster-autoscaler.kubernetes.io/safe-to-evict: "false"}"""
+    metrics_port: Annotated[int, Field(ge=1024, le=65535)] | None = None
+    """The port, named metrics, at which a pod that prepares or trains serves /metrics of its own: figures of each step, without the operator. Whoever reaches the pod may read them: stage names and figures, no data, no secret. Default: none: no port is open. Example: 9400"""
     node_lost_after_seconds: Annotated[int, Field(ge=10, le=86400)] = 300
     """Seconds that a node may be silent before its pod is given up and the attempt is repeated elsewhere. Default: 300. Example: 300"""
     stalled_after_seconds: Annotated[int, Field(ge=60, le=86400)] = c.STALLED_AFTER_SECONDS

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from finetune_api import telemetry
 from finetune_operator.metrics import catalogue
 from finetune_operator.metrics.catalogue import Metric
 
@@ -27,6 +28,14 @@ Counters begin at 0 when the operator starts, as Prometheus expects. What a form
 """
 
 
+_POD = """\
+## A pod's own
+
+Where its runtime gives it a port ([metricsPort](runtime.md)), a pod that prepares or trains tells these at `/metrics`, until it ends. They have no name of a
+job: Prometheus adds the pod's labels. [How to monitor](../how-to/monitoring.md#metrics-of-the-pods-themselves) says when they are worth it.
+"""
+
+
 def page() -> str:
     """The whole page."""
     parts = [
@@ -35,17 +44,20 @@ def page() -> str:
         "Beside them those of every Python process: `process_resident_memory_bytes`, `process_cpu_seconds_total`, `process_open_fds` and so on.\n",
         _table("All jobs", catalogue.FLEET),
         _table("Each job", catalogue.JOB),
+        _POD,
+        _rows([(metric.name, "gauge", metric.labels, metric.text) for metric in telemetry.POD]),
+        "Beside them those of every process: `process_resident_memory_bytes`, `process_cpu_seconds_total` and so on.\n",
     ]
     return "\n".join(parts)
 
 
 def _table(title: str, metrics: Iterable[Metric]) -> str:
-    rows = [f"| `{metric.name}` | {metric.type} | {_labels(metric)} | {metric.text} |" for metric in metrics]
-    return "\n".join([f"## {title}\n", "| metric | type | labels | meaning |", "| --- | --- | --- | --- |", *rows]) + "\n"
+    return f"## {title}\n\n" + _rows([(metric.name, metric.type, metric.labels, metric.text) for metric in metrics])
 
 
-def _labels(metric: Metric) -> str:
-    return ", ".join(f"`{name}`" for name in metric.labels)
+def _rows(metrics: Iterable[tuple[str, str, Sequence[str], str]]) -> str:
+    rows = [f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {text} |" for name, kind, labels, text in metrics]
+    return "\n".join(["| metric | type | labels | meaning |", "| --- | --- | --- | --- |", *rows]) + "\n"
 
 
 if __name__ == "__main__":

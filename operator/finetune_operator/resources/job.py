@@ -24,6 +24,8 @@ from finetune_operator.snapshot import RuntimeSnapshot
 
 Part = dict[str, Any]
 TRAINER: Final = "trainer"
+METRICS: Final = "metrics"
+"""The port's name, by which the chart's PodMonitor finds it."""
 PREPARE: Final = "prepare"
 """The init container that prepares, where the runtime says inTrainPod."""
 FAILURE_RULES: Final[list[Part]] = [
@@ -204,7 +206,15 @@ def _container(
     more: tuple[str, ...] = (),
 ) -> Part:
     mounts = storage.mounts(parts.job, parts.snapshot.spec, secrets=secrets, reports=parts.endpoint is not None)
-    return container_spec(parts, name, (command, "--config", c.CONFIG_FILE, *more), resources, mounts, gpus=gpus)
+    made = container_spec(parts, name, (command, "--config", c.CONFIG_FILE, *more), resources, mounts, gpus=gpus)
+    port = parts.snapshot.spec.metrics_port
+    return made if port is None or name != TRAINER else _scraped(made, port)
+
+
+def _scraped(container: Part, port: int) -> Part:
+    """Give a container its own /metrics. Not an init container, whose port the pod's monitor would ask for long after its end."""
+    variable = {"name": c.METRICS_PORT, "value": str(port)}
+    return {**container, "env": [*container["env"], variable], "ports": [{"name": METRICS, "containerPort": port}]}
 
 
 def container_spec(

@@ -86,6 +86,18 @@ def test_pod_security_restricted_and_no_rights(number: int) -> None:
     assert kinds <= {"downwardAPI", "persistentVolumeClaim", "emptyDir", "secret"}
 
 
+def test_a_port_for_metrics_is_opened_where_the_runtime_says_so_and_by_what_prepares_or_trains() -> None:
+    name = {"name": "FINETUNE_METRICS_PORT", "value": "9400"}
+    for made_job in made(two_segments(), 3, **FULL, metricsPort=9400):
+        (container,) = pod(made_job)["containers"]
+        assert container["ports"] == [{"name": "metrics", "containerPort": 9400}] and name in container["env"]
+    (one,) = made(metricsPort=9400)
+    (prepares,) = pod(one)["initContainers"]
+    assert "ports" not in prepares and name not in prepares["env"]
+    (container,) = pod(made()[0])["containers"]
+    assert "ports" not in container and name["name"] not in {each["name"] for each in container["env"]}
+
+
 def test_gpus_go_to_training_pods_and_nobody_else() -> None:
     prepare, domain, task = made(two_segments(), 3, **FULL)
     limits = [pod(each)["containers"][0]["resources"].get("limits", {}).get("nvidia.com/gpu") for each in (prepare, domain, task)]
