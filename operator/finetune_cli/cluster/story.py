@@ -36,6 +36,7 @@ def story(job: Job, events: Sequence[Event], *, now: datetime, paint: Paint) -> 
         _titled("Attempts", _attempts(status, now), paint),
         _titled("Evaluation", _evaluation(status, paint), paint),
         _titled("Artifacts", _artifacts(status), paint),
+        _titled("To have what it left", _left(job), paint),
         _titled("What happened", _events(events, now, paint), paint),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
@@ -159,6 +160,17 @@ def _evaluation(status: Fields, paint: Paint) -> Part:
 def _artifacts(status: Fields) -> Part:
     for each in status.get("artifacts") or []:
         yield f"{each.get('kind')}: {one_line(str(each.get('uri')))} ({size(each.get('bytes') or 0)}, sha256 {str(each.get('sha256'))[:12]}…)"
+
+
+def _left(job: Job) -> Part:
+    """The commands that bring what a job left, of those that have something to bring."""
+    if not job.finished:
+        return
+    kinds = {str(each.get("kind")) for each in job.raw_status.get("artifacts") or []}
+    here = f"-n {job.namespace} {job.name}"
+    yield from [f"finetune report {here}"] if "report" in kinds else []
+    yield from [f"finetune get-model {here} DIRECTORY"] if kinds & {"adapter", "merged"} else []
+    yield from [f"finetune logs {here}"] if job.raw_status.get("attempts") else []
 
 
 def _events(events: Sequence[Event], now: datetime, paint: Paint) -> Part:

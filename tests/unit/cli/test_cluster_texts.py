@@ -167,6 +167,28 @@ def test_what_a_trainer_notices_is_a_part_of_the_story() -> None:
     assert "\x1b[33mLossRising" in story(job, [], now=NOW, paint=coloured)
 
 
+@pytest.mark.parametrize(
+    ("phase", "kinds", "commands"),
+    [
+        (
+            "Succeeded",
+            ("adapter", "modelCard", "report"),
+            ["report -n team-a one", "get-model -n team-a one DIRECTORY", "logs -n team-a one"],
+        ),
+        ("Succeeded", ("merged",), ["get-model -n team-a one DIRECTORY", "logs -n team-a one"]),
+        ("Failed", (), ["logs -n team-a one"]),
+        ("Running", ("adapter",), []),
+    ],
+    ids=["all of it", "no report", "failed", "not yet"],
+)
+def test_a_job_that_ended_says_how_to_have_what_it_left(phase: str, kinds: tuple[str, ...], commands: list[str]) -> None:
+    left = [{"kind": kind, "uri": "pvc://runs/a", "sha256": "b" * 64, "bytes": 1536} for kind in kinds]
+    job = seen("one", phase, artifacts=left, attempts=[{"segment": "task", "number": 1}])
+    lines = story(job, [], now=NOW, paint=plain).splitlines()
+    assert [line.strip() for line in lines if line.startswith("  finetune ")] == [f"finetune {command}" for command in commands]
+    assert ("To have what it left" in lines) == bool(commands)
+
+
 def test_a_failed_job_s_story_says_what_to_do_and_moves_no_terminal() -> None:
     told = story(FAILED, [], now=NOW, paint=plain)
     assert told.splitlines()[:9] == [
