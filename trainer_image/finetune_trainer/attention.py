@@ -7,7 +7,7 @@ by the watchdog, from its own thread, in whose words the run's last report is to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -26,7 +26,10 @@ ONCE: Final = ("message", "metrics")
 class Attentive:
     """Passes every report on. `report` is called by the training thread, and by the one that saves; the rest by the watchdog's."""
 
-    def __init__(self, reporter: Reporter, pulse: Pulse = PULSE) -> None:
+    def __init__(self, reporter: Reporter, pulse: Pulse = PULSE, *, record: Callable[[str], None] = lambda text: None) -> None:
+        """record: is told of each silence that ended by itself, for the report. Called by the watchdog's thread."""
+        self._record = record
+        self._silent_at: tuple[datetime, str] | None = None
         self._reporter = reporter
         self._pulse = pulse
         self._noticed: tuple[Notice, ...] = ()
@@ -58,9 +61,13 @@ class Attentive:
         text = None
         if seconds is None:
             self._silence, text = (), f"{self._place()} advances again"
+            if self._silent_at is not None:
+                (since, place), self._silent_at = self._silent_at, None
+                self._record(f"{place}: nothing advanced for {duration((datetime.now(UTC) - since).total_seconds())}")
         else:
             since = datetime.fromtimestamp(datetime.now(UTC).timestamp() - seconds, UTC)
             if first:
+                self._silent_at = (since, self._place())
                 text = f"{self._place()}: nothing has advanced since {since:%H:%M:%S} UTC. {NOTICE_HINTS[NoticeReason.NO_PROGRESS]}"
                 text += f" After {duration(limit)} it ends itself, and what it has saved is gone on from."
                 self._silence = (Notice(reason=NoticeReason.NO_PROGRESS, message=text),)

@@ -50,6 +50,8 @@ GAP_RISES: Final = 2
 GAP_SHARE: Final = 0.03
 GAP_LEAST: Final = 0.02
 
+DATA_BOUND: Final = "dataBound"
+"""In a line of a curve: that training began to wait for its data, and in which words; null: that it no longer does. Losses don't show it."""
 WINDOWS: Final = 4
 """An epoch of fewer windows of groupByLength is compared as a whole: its last, smaller window would count too much."""
 

@@ -55,6 +55,16 @@ class Ending:
         self._begun = True
         return over_the_caps(starts(journal.read(), segment=config.segment.index, command=self._command), config) if config.pod else None
 
+    def silent(self, text: str) -> None:
+        """Keep for the report that nothing advanced for long, and then it did again; whatever hinders that costs no more than the line."""
+        if not self._begun:
+            return
+        config = self._of()
+        try:
+            _journal(config).append(Event.SILENCE, epoch=0, message=text, **self._who(config))
+        except (OSError, TrainerError) as error:
+            log.warning("the run's journal could not be written: %s", error)
+
     def tell(self, result: RunResult) -> int:
         """Leave the result everywhere, clean up where nothing is left to tell, and return the exit code."""
         with self._lock:

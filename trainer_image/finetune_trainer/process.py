@@ -80,7 +80,7 @@ def _segment(command: str, config: TrainerConfig, ending: Ending, process_log: P
             before = finished_before(config) if config.pod else None
             if before is not None:
                 return ending.tell_again(before)
-            reporter = Attentive(from_environment())
+            reporter = Attentive(from_environment(), record=ending.silent)
             stack.enter_context(watched(_watchdog(config, reporter, ending)))
             result = run(command, config, ending=ending, reporter=reporter, stop=stop)
     except TrainerError as error:

@@ -61,8 +61,14 @@ class Reports:
 
 def test_a_loader_that_is_too_slow_is_told_of_until_it_is_fast_again() -> None:
     clock, reports, planned = Clock(), Reports(), stage({"perDeviceTrainBatchSize": 4})
+    recorded: list[tuple[int, str | None]] = []
     notices = StageNotices(
-        planned, Diagnosis(planned, total_steps=9000, steps_per_epoch=100), total_steps=9000, reporter=reports, clock=clock
+        planned,
+        Diagnosis(planned, total_steps=9000, steps_per_epoch=100),
+        total_steps=9000,
+        reporter=reports,
+        clock=clock,
+        record=lambda step, text: recorded.append((step, text)),
     )
     for step in range(1, 1501):
         clock.now += 1.0
@@ -77,6 +83,7 @@ def test_a_loader_that_is_too_slow_is_told_of_until_it_is_fast_again() -> None:
     (_, began), (_, ended) = reports.told
     assert (began["message"], began["notices"]) == (f"warning: {standing.message}", [standing])
     assert ended["message"].endswith(OVER[NoticeReason.DATA_BOUND]) and ended["notices"] == []
+    assert recorded == [(began["done"], standing.message), (ended["done"], None)], "for the report, since no loss shows it"
 
 
 def test_a_stage_ends_what_its_data_made_slow() -> None:

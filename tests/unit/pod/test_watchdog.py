@@ -170,7 +170,8 @@ def test_an_end_of_a_silence_that_could_not_be_told_is_told_later() -> None:
 def test_reports_beat_and_a_silence_is_told_in_the_words_of_the_last_one() -> None:
     clock, sent = Clock(), Reports()
     pulse = Pulse(clock)
-    reporter = Attentive(sent, pulse)
+    recorded: list[str] = []
+    reporter = Attentive(sent, pulse, record=recorded.append)
     clock.now = 7.0
     flat = Notice(reason=NoticeReason.LOSS_FLAT, message="flat")
     reporter.report(Activity.TRAIN, stage="task", done=40, total=100, loss=1.5, percent=40.0, metrics={"eval_loss": 2.0}, notices=[flat])
@@ -191,6 +192,8 @@ def test_reports_beat_and_a_silence_is_told_in_the_words_of_the_last_one() -> No
     assert pulse.at == 7.0, "what the watchdog tells is no progress"
     reporter.silent(None, 1800.0)
     assert sent.told[-1]["message"] == "save task, after step 40 advances again"
+    (silence,) = recorded
+    assert re.fullmatch(r"save task, after step 40: nothing advanced for 1[45] min", silence)
     assert [notice.reason for notice in sent.told[-1]["notices"]] == ["LossFlat"]
     ended = reporter.hangs(Hang(1800.0, "the main thread stands in append (journal.py:40)", ""))
     assert (ended.reason, ended.exit_code, ended.stage, ended.step) == (Reason.STALLED, ExitCode.STALLED, "task", 40)

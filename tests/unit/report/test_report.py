@@ -13,6 +13,8 @@ from finetune_api.constants import ExitCode, Reason
 from finetune_api.wire import RunResult
 from finetune_trainer.checkpoint import lineage
 from finetune_trainer.checkpoint.epochs import CURVE
+from finetune_trainer.checkpoint.files import FileLayer
+from finetune_trainer.checkpoint.journal import Event, Journal
 from finetune_trainer.data.report import Histogram
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.results import BASE, PointResult, point_path, read, write
@@ -208,6 +210,29 @@ def test_what_a_stage_noticed_stands_below_its_curve(tmp_path: Path) -> None:
     page = write_report(folder).read_text()
     assert f"from step {only.since}</span> stage task: the training loss has risen from 1.5" in page
     assert "Lower training.learningRate to 0.0001 (a third; it is 0.0003)." in page
+
+
+def test_waits_for_data_and_silences_are_told_as_they_were_recorded(tmp_path: Path) -> None:
+    """No loss shows them. A process that went on began to look anew, and the last wait lasted to the end."""
+    folder = make_run(tmp_path)
+    path = lineage.epoch_folder(folder.epochs, 2) / lineage.STAGES / "1-task" / CURVE
+    with path.open("a") as file:
+        for step, text in ((50, "stage task: <waited> for 60%"), (70, None), (80, "waited for 40%"), (90, "waited for 50%")):
+            file.write(json.dumps({"step": step, "dataBound": text}) + "\n")
+    journal = Journal(folder.journal, FileLayer(), clock=iter([1_790_000_500.0, 1_790_000_600.0, 1_790_000_700.0]).__next__)
+    journal.append(Event.SILENCE, epoch=0, message="save task, after step 40: nothing advanced for 20 min")
+    journal.append(Event.END, epoch=2, reason="Stalled", message="load: nothing has advanced for 30 min")
+    journal.append(Event.END, epoch=2, reason="OutOfMemory", message="it is full")
+    view = gather(folder)
+    assert [(each.since, each.until, each.message) for each in view.curves[1].noticed] == [
+        (50, 70, "stage task: <waited> for 60%"),
+        (80, 90, "waited for 40%"),
+        (90, None, "waited for 50%"),
+    ]
+    page = write_report(folder).read_text()
+    assert "from step 50 to 70</span> stage task: &lt;waited&gt; for 60%" in page
+    assert "until 2026-09-21 14:21:40 UTC</span> save task, after step 40: nothing advanced for 20 min" in page
+    assert "load: nothing has advanced for 30 min" in page and "it is full" not in page
 
 
 def test_a_long_curve_is_thinned_to_means() -> None:

@@ -27,6 +27,8 @@ class Event(StrEnum):
     COMMIT = "commit"
     EVALUATED = "evaluated"
     HAND_OVER = "handOver"
+    SILENCE = "silence"
+    """Nothing had advanced for so long that it was told, and then it went on."""
     END = "end"
     """A process ended in a way that it could tell: outcome, reason, exit code."""
 

@@ -22,7 +22,7 @@ from finetune_trainer.checkpoint.signals import StopFlag
 from finetune_trainer.checkpoint.snapshot import read_document
 from finetune_trainer.checkpoint.steplog import StepLog, lines
 from finetune_trainer.checkpoint.store import Committer
-from finetune_trainer.diagnosis import Diagnosis
+from finetune_trainer.diagnosis import DATA_BOUND, Diagnosis
 from finetune_trainer.engine.hooks import Ended, LoopState, StepFacts
 from finetune_trainer.engine.noticing import StageNotices
 from finetune_trainer.engine.stopping import observe
@@ -100,7 +100,14 @@ class StageKeeper:
 
     def begin(self, trainer: StageTrainer) -> None:
         diagnosis = Diagnosis(self._stage, total_steps=trainer.total_steps, steps_per_epoch=trainer.order.steps_per_epoch)
-        self._notices = StageNotices(self._stage, diagnosis, total_steps=trainer.total_steps, reporter=self._reporter, clock=self._clock)
+        self._notices = StageNotices(
+            self._stage,
+            diagnosis,
+            total_steps=trainer.total_steps,
+            reporter=self._reporter,
+            clock=self._clock,
+            record=lambda step, text: self._curve.append(step, **{DATA_BOUND: text}),
+        )
         if self._resume:
             self._restore(trainer, self._resume)
             self._notices.restore(self._curve.path)

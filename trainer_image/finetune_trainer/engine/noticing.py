@@ -27,7 +27,19 @@ OVER: Final = {
 
 
 class StageNotices:
-    def __init__(self, stage: Stage, diagnosis: Diagnosis, *, total_steps: int, reporter: Reporter, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        diagnosis: Diagnosis,
+        *,
+        total_steps: int,
+        reporter: Reporter,
+        clock: Callable[[], float],
+        record: Callable[[int, str | None], None] = lambda step, text: None,
+    ) -> None:
+        """record: is told the step at which training began to wait for its data, and in which words; None: it no longer does. All else can be
+        read from the curve."""
+        self._record = record
         self._stage = stage
         self._diagnosis = diagnosis
         self._total = total_steps
@@ -79,6 +91,7 @@ class StageNotices:
                 f"{NOTICE_HINTS[reason]} {2 * batch} (twice it)."
             )
             self._bound = Notice(reason=reason, message=text)
+        self._record(step, self._bound.message if self._bound is not None else None)
         self._tell([Change(step, reason, self._bound)])
 
     def _tell(self, found: Iterable[Change]) -> None:

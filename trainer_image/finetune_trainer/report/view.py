@@ -24,7 +24,7 @@ from finetune_trainer.checkpoint.files import FileLayer
 from finetune_trainer.checkpoint.journal import Event, Journal
 from finetune_trainer.data.prepared import dataset_hashes, read_report
 from finetune_trainer.data.report import PrepareReport
-from finetune_trainer.diagnosis import Diagnosis, changes
+from finetune_trainer.diagnosis import DATA_BOUND, Diagnosis, changes
 from finetune_trainer.engine.schedule import total_steps
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.results import BASE, PointResult, PointSamples, point_name, read, read_points, samples_path
@@ -73,6 +73,15 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Silence:
+    """A time in which nothing advanced."""
+
+    at: float
+    """When it ended, seconds since the epoch."""
+    message: str
+
+
+@dataclass(frozen=True)
 class View:
     """A run, as far as its folder knows it."""
 
@@ -91,6 +100,7 @@ class View:
     prepare: PrepareReport | None
     provenance: Provenance
     starts: Sequence[Start]
+    silences: Sequence[Silence] = ()
 
 
 def gather(run: RunFolder, *, result: RunResult | None = None) -> View:
@@ -119,6 +129,7 @@ def gather(run: RunFolder, *, result: RunResult | None = None) -> View:
         prepare=prepare,
         provenance=_provenance(result, prepare, identity["configHash"], spec),
         starts=[_start(event) for event in events if event["event"] == Event.START],
+        silences=_silences(events),
     )
 
 
@@ -199,13 +210,13 @@ def _curves(run: RunFolder, spec: FineTuneJobSpec, events: Sequence[Mapping[str,
 
 def _noticed(stage: Stage, lines: Sequence[Mapping[str, Any]]) -> list[Noticed]:
     """What was told of while it trained: the recorded course says the same again."""
-    newest = lines[-1]
+    newest = next((line for line in reversed(lines) if line.get("epoch")), lines[-1])
     steps_per_epoch = max(1, round(newest["step"] / newest["epoch"])) if newest.get("epoch") else 1
     training = stage.training
     total = total_steps(epochs=training.num_train_epochs, max_steps=training.max_steps, steps_per_epoch=steps_per_epoch)
     diagnosis = Diagnosis(stage, total_steps=total, steps_per_epoch=steps_per_epoch)
     found = changes(diagnosis, lines)
-    return [
+    judged = [
         Noticed(
             change.step,
             next((later.step for later in found[number + 1 :] if later.reason is change.reason and later.notice is None), None),
@@ -213,6 +224,24 @@ def _noticed(stage: Stage, lines: Sequence[Mapping[str, Any]]) -> list[Noticed]:
         )
         for number, change in enumerate(found)
         if change.notice is not None
+    ]
+    return sorted([*judged, *_data_bound(lines)], key=lambda noticed: noticed.since)
+
+
+def _data_bound(lines: Sequence[Mapping[str, Any]]) -> list[Noticed]:
+    """When training waited for its data, as it was recorded: a process that went on from a checkpoint began to look anew."""
+    told = [(int(line["step"]), line[DATA_BOUND]) for line in lines if DATA_BOUND in line]
+    ends = [step for step, _ in told[1:]] + [None]
+    return [Noticed(since, until, str(text)) for (since, text), until in zip(told, ends, strict=False) if text is not None]
+
+
+def _silences(events: Sequence[Mapping[str, Any]]) -> list[Silence]:
+    """Times in which nothing advanced: those that ended by themselves, and those that ended their process."""
+    stalled = [event for event in events if event["event"] == Event.END and event.get("reason") == Reason.STALLED]
+    return [
+        Silence(float(event["at"]), str(event.get("message") or ""))
+        for event in events
+        if event["event"] == Event.SILENCE or event in stalled
     ]
 
 
