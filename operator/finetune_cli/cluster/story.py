@@ -19,6 +19,8 @@ STYLES: Final = {
     "Suspended": "yellow",
     "Suspending": "yellow",
 }
+MOST_EVENTS: Final = 50
+"""That are told: the newest. A job that is tried for weeks may have thousands."""
 MARKS: Final = {"Succeeded": "✓", "Failed": "✗", "Running": "▸"}
 Part = Iterator[str]
 Fields = Mapping[str, Any]
@@ -174,7 +176,9 @@ def _left(job: Job) -> Part:
 
 
 def _events(events: Sequence[Event], now: datetime, paint: Paint) -> Part:
-    for event in events:
+    if len(events) > MOST_EVENTS:
+        yield f"… and {len(events) - MOST_EVENTS:,} before (`kubectl events` tells them all)"
+    for event in events[-MOST_EVENTS:]:
         times = f" (×{event.count})" if event.count > 1 else ""
         reason = paint(event.reason, "yellow") if event.severity == "Warning" else event.reason
         yield f"{age(event.at, now):>6} ago  {one_line(reason) if reason == event.reason else reason}: {one_line(event.message)}{times}"

@@ -205,6 +205,13 @@ def test_a_failed_job_s_story_says_what_to_do_and_moves_no_terminal() -> None:
     assert "\x1b[31mDataInvalid" in story(FAILED, [], now=NOW, paint=coloured)
 
 
+def test_of_ten_thousand_events_the_newest_are_told() -> None:
+    events = [Event(NOW - timedelta(seconds=10_000 - at), "Normal", "Retrying", f"attempt {at}", 1, f"e{at}") for at in range(10_000)]
+    lines = story(RUNNING, events, now=NOW, paint=plain).partition("What happened\n")[2].splitlines()
+    assert lines[0] == "  … and 9,950 before (`kubectl events` tells them all)"
+    assert len(lines) == 51 and lines[-1].endswith("Retrying: attempt 9999")
+
+
 def test_a_job_that_nobody_looked_at_says_so() -> None:
     assert "→ No operator has looked at it yet" in story(NEW, [], now=NOW, paint=plain)
 

@@ -204,7 +204,7 @@ def test_a_connection_that_was_closed_meanwhile_is_made_anew(certificates: Path)
         assert len(there.sent) == 3
 
 
-def test_it_backs_off_says_the_trouble_once_and_comes_back(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_operator_that_is_gone_for_an_hour_is_asked_seldom_and_heard_at_once_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
     now, sent, dead = 0.0, [], True
 
     def send(update: ProgressUpdate) -> None:
@@ -214,21 +214,22 @@ def test_it_backs_off_says_the_trouble_once_and_comes_back(caplog: pytest.LogCap
 
     reporter = RemoteReporter(send, clock=lambda: now, every=5.0)
     with caplog.at_level(logging.WARNING, "finetune_trainer"):
-        for second in range(600):
+        for second in range(3600):
             now = float(second)
-            reporter.report(Activity.TRAIN, done=second, total=1000)
+            reporter.report(Activity.TRAIN, done=second, total=3600)
             reporter.deliver()
     assert sent[:4] == [0.0, 10.0, 30.0, 70.0]
     assert max(later - earlier for earlier, later in itertools.pairwise(sent)) == LONGEST_BACK_OFF
+    assert len(sent) < 70
     assert [record.getMessage() for record in caplog.records] == [
         "progress is not reported (the training goes on): nobody is there",
-    ]
-    dead, now = False, 700.0
+    ] * 6, "once in ten minutes"
+    dead, now = False, 3700.0
     for _ in range(3):
         reporter.report(Activity.TRAIN, done=999, total=1000)
         reporter.deliver()
         now += 5.0
-    assert sent[-3:] == [700.0, 705.0, 710.0]
+    assert sent[-3:] == [3700.0, 3705.0, 3710.0]
 
 
 class Watched:
