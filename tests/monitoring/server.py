@@ -64,9 +64,9 @@ class Prometheus:
         ]
         return [(labels, values) for labels, values in found if values]
 
-    def now(self, query: str) -> list[Series]:
+    def now(self, query: str, **variables: str) -> list[Series]:
         """The series of a query, with their values at this moment."""
-        answer = self._get("query", query=query)
+        answer = self._get("query", query=substituted(query, variables))
         return [(each["metric"], [(each["value"][0], float(each["value"][1]))]) for each in answer["data"]["result"]]
 
     def health(self) -> str:
