@@ -50,6 +50,7 @@ _PATHS: Final[Mapping[str, str]] = {
     "Role": f"{_RBAC}/namespaces/{{}}/roles",
     "RoleBinding": f"{_RBAC}/namespaces/{{}}/rolebindings",
     "ServiceMonitor": "/apis/monitoring.coreos.com/v1/namespaces/{}/servicemonitors",
+    "PodMonitor": "/apis/monitoring.coreos.com/v1/namespaces/{}/podmonitors",
     "PrometheusRule": "/apis/monitoring.coreos.com/v1/namespaces/{}/prometheusrules",
     "FineTuneJob": JOBS,
 }

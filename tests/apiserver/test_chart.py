@@ -50,7 +50,7 @@ def test_every_object_passes_a_strict_dry_run(monitored: Cluster, name: str) -> 
 def test_monitors_are_judged_too(monitored: Cluster) -> None:
     """The control of the test above: their schemas are there, and refuse what they don't know."""
     kinds = {d["kind"]: d for name in SNAPSHOTS for d in objects(rendered(SNAPSHOTS[name])) if d["apiVersion"].startswith(PROMETHEUS)}
-    assert set(kinds) == {"ServiceMonitor", "PrometheusRule"}
+    assert set(kinds) == {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
     for document in kinds.values():
         with pytest.raises(ApiError, match="unknown"):
             apply(monitored.api, {**document, "spec": {**document["spec"], "unknown": 1}}, dryRun="All")

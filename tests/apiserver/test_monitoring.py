@@ -42,7 +42,8 @@ def test_every_query_of_boards_and_rules_has_an_answer(control_plane: Cluster, p
         support, broken, waits = platform.trial("support"), platform.trial("broken"), platform.trial("waits", nowhere=True)
         waits.submit()
         pod = support.start()
-        report(support, pod["status"]["startTime"])
+        at = pod["status"]["startTime"]
+        report(support, at, warnings=[{"reason": "LossFlat", "message": "the loss has not fallen", "since": at}])
         mine = f'namespace="{namespace}", finetunejob="support"'
         scraped(server, f"finetune_job_progress_ratio{{{mine}}} == 0.41")
         scraped(server, f'finetune_job_info{{{mine}, model="{MODEL}"}}')

@@ -16,13 +16,13 @@ from tests.cluster.errors import ClusterError
 
 SOURCES: Final = Path(__file__).parent / "monitors"
 MODULE: Final = "github.com/prometheus-operator/prometheus-operator"
-KINDS: Final = ("servicemonitors", "prometheusrules")
+KINDS: Final = ("servicemonitors", "podmonitors", "prometheusrules")
 
 
 def definitions() -> list[Path]:
     """Where the CRDs are; fetched first where they are nowhere. Raises ClusterError."""
     pins = b"".join((SOURCES / name).read_bytes() for name in ("go.mod", "go.sum"))
-    folder = cache_folder() / f"monitors-{hashlib.sha256(pins).hexdigest()[:12]}"
+    folder = cache_folder() / f"monitors-{hashlib.sha256(pins + ' '.join(KINDS).encode()).hexdigest()[:12]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -72,7 +72,12 @@ def shown(value: float, unit: str) -> str:
 def _name(legend: str, labels: dict[str, str]) -> str:
     for label, value in labels.items():
         legend = legend.replace(f"{{{{{label}}}}}", value)
-    return legend or "value"
+    return _drawable(legend) or "value"
+
+
+def _drawable(text: str) -> str:
+    """With a box for what DejaVu has no glyph for: labels may be of any script."""
+    return "".join(each if ord(each) < 0x2000 or each == "…" else "□" for each in text)
 
 
 def _lines(axes: Any, named: list[Named], defaults: dict[str, Any], began: float) -> None:
@@ -146,7 +151,7 @@ def _table(axes: Any, named: list[Named], defaults: dict[str, Any], began: float
         x = at / max(1, len(columns))
         axes.text(x, 0.92, column, fontsize=8, color=FAINT, va="center")
         for row, (_, labels, _) in enumerate(reversed(newest)):
-            axes.text(x, 0.72 - 0.2 * row, labels.get(column, ""), fontsize=8.5, color=INK, va="center")
+            axes.text(x, 0.72 - 0.2 * row, _drawable(labels.get(column, "")), fontsize=8.5, color=INK, va="center")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
 
