@@ -173,7 +173,8 @@ def test_a_real_trainer_is_scraped_while_it_trains(tmp_path: Path, tiny_llama: P
             texts.append(get(port))
         except (OSError, http.client.HTTPException):
             return False
-        return samples(texts[-1]).get("finetune_trainer_step{}", 0) > 1
+        said = samples(texts[-1])  # now and then it saves
+        return said.get("finetune_trainer_step{}", 0) > 1 and "finetune_trainer_activity{train,domain,}" in said
 
     try:
         await_value(trains, what="a scrape of its steps", timeout=300, every=0.2)
@@ -181,7 +182,7 @@ def test_a_real_trainer_is_scraped_while_it_trains(tmp_path: Path, tiny_llama: P
         process.kill()
         process.wait()
     said = samples(texts[-1])
-    assert said["finetune_trainer_activity{train,domain,}"] == 1 and said["finetune_trainer_steps{}"] == 100_000
+    assert said["finetune_trainer_steps{}"] == 100_000
     assert 0 < said["finetune_trainer_loss{}"] < 100 and said["finetune_trainer_tokens_per_second{}"] > 0
     assert said["process_resident_memory_bytes{}"] > 10e6
     assert not [name for name in said if "gpu" in name]
