@@ -15,6 +15,7 @@ import time
 import urllib.request
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from finetune_api import constants as c
 from finetune_operator.kinds import FINE_TUNE_JOB, JOB, POD, Kind, uid_of
 from finetune_operator.names import prefix
 from scripts.demo_assets import ROOT
-from tests.bench.operator.load import ENDS, Crowd, fine_tune_job, runtimes
+from tests.bench.operator.load import ENDS, SENDERS, Crowd, fine_tune_job, runtimes
 from tests.bench.operator.measure import Bench, cpu_seconds, peak
 from tests.bench.operator.table import Table
 from tests.bench.operator.writes import told
@@ -37,8 +38,6 @@ from tests.cluster.pods import await_value
 RESIDENT, RESTART = 160.0, 15.0
 DIGITS: Final = 5
 """Of a job's number: every name is as long as another, so that it can stand in its place in what is stored."""
-AT_ONCE: Final = 40
-"""Jobs that are written by one transaction, which may have 128 parts."""
 FOLDERS: Final = {FINE_TUNE_JOB: f"{c.GROUP}/{c.PLURAL}", JOB: "jobs", POD: "pods"}
 say = sayer()
 
@@ -87,9 +86,9 @@ def read(cluster: Cluster, key: str) -> bytes:
 
 
 def write(cluster: Cluster, values: Mapping[str, bytes]) -> None:
-    """Put them into etcd, all at one moment."""
-    puts = [{"requestPut": {"key": _text(key.encode()), "value": _text(value)}} for key, value in values.items()]
-    _ask(cluster, "txn", {"success": puts})
+    """Put them into etcd, in their order: each has a revision of its own, as if the API server had written it."""
+    for key, value in values.items():
+        _ask(cluster, "put", {"key": _text(key.encode()), "value": _text(value)})
 
 
 def _ask(cluster: Cluster, what: str, body: object) -> Any:
@@ -109,14 +108,13 @@ def fill(bench: Bench, jobs: int) -> None:
         bench.ours.run([fine_tune_job(names[0], ENDS)], patience=300)
         family = Family.of(bench.cluster, bench.ours.namespace, names[0])
         operator.stop()
-    last = family.stored
-    for first in range(1, jobs, AT_ONCE):
-        families = [family.named(name) for name in names[first : first + AT_ONCE]]
-        write(bench.cluster, {key: value for each in families for key, value in each.items()})
-        last = families[-1]
+    families = [family.named(name) for name in names[1:]]
+    with ThreadPoolExecutor(SENDERS) as senders:
+        list(senders.map(lambda each: write(bench.cluster, each), families))
+    last = [*family.stored, *(key for each in families[-SENDERS:] for key in each)]
     bench.made = jobs
     await_value(
-        lambda: all(served(bench.cluster, key) for key in last), what="the API server's cache having the last job", timeout=600, every=1
+        lambda: all(served(bench.cluster, key) for key in last), what="the API server's cache having the last jobs", timeout=600, every=1
     )
 
 

@@ -18,10 +18,12 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from urllib3.exceptions import HTTPError
 
 from finetune_api.wire import Activity, ProgressUpdate
 from finetune_operator.kinds import FINE_TUNE_JOB, JOB, POD, job_uid_label, uid_of
@@ -116,9 +118,10 @@ def following(cluster: Cluster, namespace: str) -> Iterator[Shown]:
 
     def follow() -> None:
         while not over.is_set():
-            for change, job in cluster.api.watch(FINE_TUNE_JOB.path(namespace), stop=over.is_set):
-                if change != "DELETED":
-                    shown.take(job)
+            with suppress(HTTPError):
+                for change, job in cluster.api.watch(FINE_TUNE_JOB.path(namespace), stop=over.is_set):
+                    if change != "DELETED":
+                        shown.take(job)
 
     with _thread(follow, over):
         yield shown

@@ -86,6 +86,14 @@ def test_a_newer_object_than_the_watch_delivered_is_looked_at_and_after_45_secon
     assert scene.relist.deaf() == (plural,)
 
 
+def test_what_nobody_knew_before_is_lacked_without_a_copy_of_it_and_looked_at_all_the_same() -> None:
+    scene = Scene()
+    scene.compare(**ALL)
+    assert [lack.manifest for lack in scene.relist.lacking()] == [None, None, None]
+    scene.relist.heal()
+    assert scene.keys() == [KEY]
+
+
 def test_a_late_delivery_clears_the_suspicion() -> None:
     scene = Scene()
     scene.deliver()
