@@ -49,8 +49,9 @@ class Relist:
         namespaces: Iterable[str] = (),
         period: float = 60.0,
         deaf_after: float = 45.0,
+        over: Callable[[], object] = lambda: None,
     ) -> None:
-        """namespaces: none for the whole cluster. period, deaf_after: seconds."""
+        """namespaces: none for the whole cluster. period, deaf_after: seconds. over: is told when lists have been read."""
         self._kube = kube
         self._index = index
         self._queue = queue
@@ -58,6 +59,7 @@ class Relist:
         self._namespaces: tuple[str | None, ...] = tuple(namespaces) or (None,)
         self._period = period
         self._deaf_after = deaf_after
+        self._over = over
         self._lacks: dict[str, Lack] = {}
         self._compared = clock()
         self.ready = asyncio.Event()
@@ -72,6 +74,7 @@ class Relist:
                 await self.compare()
                 await asyncio.sleep(min(GRACE, self._period))
                 self.heal()
+                self._over()
             except Transient as error:
                 log.warning("the re-list has to wait for the next period: %s", error)
 
@@ -134,6 +137,7 @@ class Relist:
             while self._lacks_any() and self._clock() < until:
                 await asyncio.sleep(0.5)
             log.info("%d objects are known, %d of them not yet by their watch", len(self._index), len(self.lacking()))
+            self._over()
             self.ready.set()
 
     async def _list(self, kind: Kind, namespace: str | None) -> set[str]:

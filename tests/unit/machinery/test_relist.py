@@ -94,6 +94,19 @@ def test_what_nobody_knew_before_is_lacked_without_a_copy_of_it_and_looked_at_al
     assert scene.keys() == [KEY]
 
 
+def test_it_says_when_the_lists_of_a_start_have_been_read() -> None:
+    scene, told = Scene(), list[bool]()
+
+    async def start() -> None:
+        relist = Relist(scene.lists, scene.index, scene.queue, clock=lambda: scene.now, over=lambda: told.append(relist.ready.is_set()))  # type: ignore[arg-type]
+        running = asyncio.create_task(relist.run())
+        await relist.ready.wait()
+        running.cancel()
+
+    asyncio.run(start())
+    assert told == [False]
+
+
 def test_a_late_delivery_clears_the_suspicion() -> None:
     scene = Scene()
     scene.deliver()
