@@ -41,7 +41,7 @@ from tests.cluster import Cluster, Wanted, audit
 from tests.cluster.__main__ import sayer
 from tests.cluster.api import Object
 
-STALENESS, WRITES, CORES, HEALTHY = 30.0, 34.0, 1.0, 1.0
+STALENESS, WRITES, CORES, HEALTHY, RESIDENT = 30.0, 34.0, 1.0, 5.0, 256.0
 STEPS: Final = 100_000
 THREADS: Final = 16
 SETTLE_SECONDS: Final = 75.0
@@ -221,7 +221,8 @@ def measure(bench: Bench, operator: Operator, trainers: Sequence[Trainer], shown
     table.most(f"the operator's cores: {processor / took:.2f}", processor / took, CORES)
     healthy = sorted(healthy)
     table.most(f"seconds to an answer of /healthz: p50 {at(healthy, 50):.3f}, the slowest {healthy[-1]:.2f}", healthy[-1], HEALTHY)
-    say(f"memory: {operator.resident():.0f} MB, peak {peak(operator):.0f} MB; {operator.open_files()} open files")
+    files, found = operator.open_files(), peak(operator)
+    table.most(f"memory: {operator.resident():.0f} MB, peak {found:.0f} MB; {files} open files", found, RESIDENT)
 
 
 def at(values: Sequence[float], percent: int) -> float:
