@@ -22,6 +22,7 @@ from finetune_operator.handlers import Intake, watch
 from finetune_operator.index import Index
 from finetune_operator.kinds import FINE_TUNE_JOB, RUNTIME
 from finetune_operator.kube import ApiServer
+from finetune_operator.memory import give_back
 from finetune_operator.metrics.assembly import Metrics
 from finetune_operator.metrics.instruments import Instruments
 from finetune_operator.model import Key
@@ -75,6 +76,7 @@ async def _run(
         namespaces=settings.namespaces,
         period=settings.relist_seconds,
         deaf_after=settings.deaf_seconds,
+        over=give_back(),
     )
 
     async def credentials() -> kopf.ConnectionInfo:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 import kopf
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 from finetune_api import constants as c
 from finetune_operator.index import WATCHED, Index, is_live
@@ -106,6 +107,13 @@ class NoDiffs(kopf.DiffBaseStorage):
         return None
 
 
+class NoMemories(ResourceMemories):
+    """No handler asks what was before; the default keeps three kilobytes of each object, for good where no watch told of its end."""
+
+    async def recall(self, raw_body: kopf.RawBody, **how: Any) -> ResourceMemory:
+        return await super().recall(raw_body, **{**how, "ephemeral": True})
+
+
 async def watch(intake: Intake, namespaces: tuple[str, ...], credentials: Callable[[], Awaitable[kopf.ConnectionInfo]]) -> None:
     """Deliver events until SIGTERM or SIGINT. namespaces: none for the whole cluster. Raises whatever ends a watch for good."""
     registry = kopf.OperatorRegistry()
@@ -115,4 +123,6 @@ async def watch(intake: Intake, namespaces: tuple[str, ...], credentials: Callab
     async def login(**_: Any) -> kopf.ConnectionInfo:
         return await credentials()
 
-    await kopf.operator(registry=registry, settings=kopf_settings(), clusterwide=not namespaces, namespaces=namespaces)
+    await kopf.operator(
+        registry=registry, settings=kopf_settings(), memories=NoMemories(), clusterwide=not namespaces, namespaces=namespaces
+    )

@@ -23,7 +23,7 @@ from finetune_operator.model import Manifest
 
 Body = dict[str, Any]
 FIELD_MANAGER = "finetune-operator"
-CHUNK = 500
+CHUNK = 200  # of whose answer and its objects the operator holds one at a time; a busy API server must come to its end within TIMEOUT
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 TOKEN_REVIEW: Body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview"}
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -37,7 +37,7 @@ class Kube(Protocol):
     def pages(
         self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = "", metadata_only: bool = False
     ) -> AsyncIterator[list[Body]]:
-        """All objects of a kind in chunks of 500: all namespaces where none is given."""
+        """All objects of a kind in chunks of 200: all namespaces where none is given."""
 
     async def create(self, manifest: Manifest) -> Manifest: ...
 

@@ -26,13 +26,16 @@ GRACE = 3.0  # seconds in which the watch delivers by itself what the list just 
 SYNC_MOST = 20.0  # seconds that the first work waits for the watches; without them it only reads more
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Lack:
-    """What a list showed and the watch has not delivered: since when."""
+    """What a list showed and the watch has not delivered: since when. At a start that is everything, so it holds little."""
 
     kind: Kind
-    manifest: Manifest
+    uid: str
+    version: int
     since: float
+    manifest: Manifest | None
+    """Its metadata, where the index has an older version: what is new has been taken in already."""
 
 
 class Relist:
@@ -46,8 +49,9 @@ class Relist:
         namespaces: Iterable[str] = (),
         period: float = 60.0,
         deaf_after: float = 45.0,
+        over: Callable[[], object] = lambda: None,
     ) -> None:
-        """namespaces: none for the whole cluster. period, deaf_after: seconds."""
+        """namespaces: none for the whole cluster. period, deaf_after: seconds. over: is told when lists have been read."""
         self._kube = kube
         self._index = index
         self._queue = queue
@@ -55,6 +59,7 @@ class Relist:
         self._namespaces: tuple[str | None, ...] = tuple(namespaces) or (None,)
         self._period = period
         self._deaf_after = deaf_after
+        self._over = over
         self._lacks: dict[str, Lack] = {}
         self._compared = clock()
         self.ready = asyncio.Event()
@@ -69,6 +74,7 @@ class Relist:
                 await self.compare()
                 await asyncio.sleep(min(GRACE, self._period))
                 self.heal()
+                self._over()
             except Transient as error:
                 log.warning("the re-list has to wait for the next period: %s", error)
 
@@ -93,14 +99,15 @@ class Relist:
     def heal(self) -> None:
         """Have looked at what the watches still lack."""
         for lack in self.lacking():
-            self._enqueue(self._index.keys_of(self._index.note(lack.kind, lack.manifest)))
+            self._note(lack)
+            if (entry := self._index.get(lack.uid)) is not None:
+                self._enqueue(self._index.keys_of(entry))
 
     def lacking(self) -> tuple[Lack, ...]:
         """What lists showed and no watch has delivered to this moment. Nothing is lacked of what is gone."""
-        for uid, lack in list(self._lacks.items()):
-            entry = self._index.get(uid)
-            if entry is None or entry.delivered >= version_of(lack.manifest):
-                del self._lacks[uid]
+        for lack in list(self._lacks.values()):
+            if not self._is_lacked(lack):
+                del self._lacks[lack.uid]
         return tuple(self._lacks.values())
 
     def deaf(self) -> tuple[str, ...]:
@@ -125,11 +132,12 @@ class Relist:
                 await asyncio.sleep(1)
                 continue
             for lack in self.lacking():
-                self._index.note(lack.kind, lack.manifest)
+                self._note(lack)
             until = self._clock() + SYNC_MOST
-            while self.lacking() and self._clock() < until:
+            while self._lacks_any() and self._clock() < until:
                 await asyncio.sleep(0.5)
             log.info("%d objects are known, %d of them not yet by their watch", len(self._index), len(self.lacking()))
+            self._over()
             self.ready.set()
 
     async def _list(self, kind: Kind, namespace: str | None) -> set[str]:
@@ -151,12 +159,30 @@ class Relist:
         if uid_of(manifest) in self._index.gone:  # its end came while the list was on its way: nobody would tell of it again
             return
         # In the index from here on, so that its end is known by its leaving it, whoever hears of that: the watch or the next list.
-        entry = self._index.get(uid_of(manifest)) or self._index.note(kind, manifest)
-        if entry.delivered < version_of(manifest):
+        entry, version = self._index.get(uid_of(manifest)) or self._index.note(kind, manifest), version_of(manifest)
+        if entry.delivered < version:
             metadata = {name: value for name, value in manifest["metadata"].items() if name != "managedFields"}
-            earlier = self._lacks.get(uid_of(manifest))
+            earlier = self._lacks.get(entry.uid)
             since = earlier.since if earlier is not None else self._clock()
-            self._lacks[uid_of(manifest)] = Lack(kind, {**manifest, "metadata": metadata}, since)
+            left = {**manifest, "metadata": metadata} if entry.version < version else None
+            self._lacks[entry.uid] = Lack(kind, entry.uid, version, since, left)
+
+    def _note(self, lack: Lack) -> None:
+        if lack.manifest is not None:
+            self._index.note(lack.kind, lack.manifest)
+
+    def _is_lacked(self, lack: Lack) -> bool:
+        entry = self._index.get(lack.uid)
+        return entry is not None and entry.delivered < lack.version
+
+    def _lacks_any(self) -> bool:
+        """Whether anything is lacked: looks no further than the first, since a start asks often."""
+        while self._lacks:
+            lack = next(iter(self._lacks.values()))
+            if self._is_lacked(lack):
+                return True
+            del self._lacks[lack.uid]
+        return False
 
     def _enqueue(self, keys: Iterable[Key]) -> None:
         for key in keys:

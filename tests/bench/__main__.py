@@ -14,7 +14,9 @@ BENCHES = {
     "validate": "CPU of `finetune validate` for a job of ten stages",
     "prepare": "Memory of `prepare` on 1 GB of JSONL, and its second run",
     "saves": "What an asynchronous save blocks, against a synchronous one",
-    "operator": "The operator: writes a job, memory, silence, restart; and its speed beside plain Jobs",
+    "operator": "The operator: writes a job, memory, silence, restart, what deleted jobs leave; and its speed beside plain Jobs",
+    "operator.reporting": "1,000 jobs that report: staleness, writes a second, cores; and one pod that floods",
+    "operator.finished": "10,000 jobs that have ended: memory, silence, restart",
     "agreement": "Evaluation losses against a plain script on transformers' Trainer",
 }
 

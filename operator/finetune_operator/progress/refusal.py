@@ -4,9 +4,10 @@ from __future__ import annotations
 
 
 class Refusal(Exception):
-    """status: what the sender gets. The message never repeats what was sent."""
+    """status: what the sender gets. The message never repeats what was sent. pod: the uid of who sent it, where that is known."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, *, pod: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.pod = pod

@@ -1,7 +1,7 @@
 """The HTTPS server that pods report to. Everything that it refuses it refuses with a sentence, since that is what stands in the pod's log.
 
 The order is what protects it: size, then who it is, then how often, and only then is the body read as JSON. A pod that reports too often
-is answered late, so that asking again at once gains it nothing.
+is answered late, so that asking again at once gains it nothing, and its connection is closed: what it has sent on top is not read.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ MOST_PODS: Final = 8192
 LATE_SECONDS: Final = 1.0
 MOST_LATE: Final = 1000
 """Answers that are held back at once; beyond it the connection is closed."""
+MOST_LATE_OF_A_POD: Final = 2
+"""Of these. What it has sent on top of one, on however many connections, would be held in memory meanwhile."""
 BODY_SECONDS: Final = 10.0
 TOO_OFTEN: Final = "this pod reports too often: once in five seconds is enough"
 
@@ -43,7 +45,7 @@ class ProgressServer:
         self._live = live
         self._clock = clock
         self._late = late
-        self._held = 0
+        self._held: Counter[str] = Counter()
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
         self.answers: Counter[int] = Counter()
         """How many reports were answered, by HTTP status."""
@@ -70,7 +72,7 @@ class ProgressServer:
             raise Refusal(413, f"a report has at most {LARGEST} bytes")
         sender = await self._identify(request.headers.get("Authorization", ""))
         if not self._bucket(sender.pod.uid).take():
-            raise Refusal(429, TOO_OFTEN)
+            raise Refusal(429, TOO_OFTEN, pod=sender.pod.uid)
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 body = await request.read()
@@ -82,18 +84,17 @@ class ProgressServer:
 
     async def _refused(self, refusal: Refusal) -> web.Response:
         response = web.json_response({"error": refusal.message}, status=refusal.status)
-        if refusal.status in (408, 413):
+        if refusal.status in (408, 413, 429):
             response.force_close()  # what is still on its way is not read
         if refusal.status == 429:
             response.headers["Retry-After"] = "5"
-            if self._held >= MOST_LATE:
-                response.force_close()
-            else:
-                self._held += 1
+            if self._held.total() < MOST_LATE and self._held[refusal.pod] < (MOST_LATE_OF_A_POD if refusal.pod else MOST_LATE):
+                self._held[refusal.pod] += 1
                 try:
                     await asyncio.sleep(self._late)
                 finally:
-                    self._held -= 1
+                    self._held[refusal.pod] -= 1
+                    self._held += Counter()  # without those that are none any more
         return response
 
     def _bucket(self, pod: str) -> Bucket:

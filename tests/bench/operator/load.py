@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Final
+
+from urllib3.exceptions import HTTPError
 
 from finetune_api import constants as c
 from finetune_operator.kinds import CLAIM, JOB, POD, RUNTIME, Kind, controller_of, job_uid_label, uid_of
@@ -161,9 +163,10 @@ class Crowd:
 
     def _follow(self, kind: Kind, take: Callable[[Object], None]) -> None:
         while not self._over.is_set():
-            for change, found in self.cluster.api.watch(kind.path(self.namespace), stop=self._over.is_set):
-                if change in ("ADDED", "MODIFIED"):
-                    take(found)
+            with suppress(HTTPError):  # an API server that has too much to do: what was missed is in the next watch's first events
+                for change, found in self.cluster.api.watch(kind.path(self.namespace), stop=self._over.is_set):
+                    if change in ("ADDED", "MODIFIED"):
+                        take(found)
 
     def _saw_job(self, found: Object) -> None:
         phase = _phase(found) if self.kind is JOB else (found.get("status") or {}).get("phase", "")

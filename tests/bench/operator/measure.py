@@ -42,10 +42,10 @@ class Bench:
     made: int = 0
 
     @contextmanager
-    def operator(self) -> Iterator[Operator]:
-        """The operator as a process, under a name of its own in the audit log, for the namespace of our crowd."""
+    def operator(self, *more: str) -> Iterator[Operator]:
+        """The operator as a process, under a name of its own in the audit log, for the namespace of our crowd. more: flags."""
         kubeconfig = self.cluster.user(USER, "system:masters")
-        flags = ("--relist-seconds", str(self.relist), "--namespaces", self.ours.namespace)
+        flags = ("--relist-seconds", str(self.relist), "--namespaces", self.ours.namespace, *more)
         with Operator.running(kubeconfig, self.folder / "operator.log", *flags, program=WHOLE) as operator:
             yield operator
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sized
 from itertools import islice
 
-from finetune_operator.handlers import LONGEST_BACKOFF, Intake, kopf_settings
+from finetune_operator.handlers import LONGEST_BACKOFF, Intake, NoMemories, kopf_settings
 from finetune_operator.index import Index
 from finetune_operator.kinds import FINE_TUNE_JOB, JOB, POD
 from finetune_operator.model import Key
@@ -134,3 +135,9 @@ def test_a_watch_is_tried_again_without_end_and_each_from_the_first_back_off() -
     first = list(islice(backoffs, 10_000))
     assert first[:2] == [1, 1] and first[-1] == max(first) == LONGEST_BACKOFF
     assert list(islice(backoffs, 20)) == first[:20]
+
+
+def test_kopf_keeps_nothing_of_an_object_that_it_delivered() -> None:
+    memories = NoMemories()
+    asyncio.run(memories.recall({"metadata": {"uid": "j1"}}, noticed_by_listing=True))
+    assert list(memories.iter_all_memories()) == []

@@ -86,6 +86,27 @@ def test_a_newer_object_than_the_watch_delivered_is_looked_at_and_after_45_secon
     assert scene.relist.deaf() == (plural,)
 
 
+def test_what_nobody_knew_before_is_lacked_without_a_copy_of_it_and_looked_at_all_the_same() -> None:
+    scene = Scene()
+    scene.compare(**ALL)
+    assert [lack.manifest for lack in scene.relist.lacking()] == [None, None, None]
+    scene.relist.heal()
+    assert scene.keys() == [KEY]
+
+
+def test_it_says_when_the_lists_of_a_start_have_been_read() -> None:
+    scene, told = Scene(), list[bool]()
+
+    async def start() -> None:
+        relist = Relist(scene.lists, scene.index, scene.queue, clock=lambda: scene.now, over=lambda: told.append(relist.ready.is_set()))  # type: ignore[arg-type]
+        running = asyncio.create_task(relist.run())
+        await relist.ready.wait()
+        running.cancel()
+
+    asyncio.run(start())
+    assert told == [False]
+
+
 def test_a_late_delivery_clears_the_suspicion() -> None:
     scene = Scene()
     scene.deliver()

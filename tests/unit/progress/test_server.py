@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from finetune_operator.progress.contract import KUBEFLOW_PATH, LARGEST, PATH
-from finetune_operator.progress.server import POD_BURST
+from finetune_operator.progress.server import MOST_LATE_OF_A_POD, POD_BURST
+from tests.cluster.pods import await_value
 from tests.unit.progress.serving import Serving
 
 TRAIN = {"activity": "train", "stage": "domain", "done": 40, "total": 120}
@@ -87,28 +88,41 @@ def test_a_step_that_goes_back_is_refused(serving: Serving) -> None:
 
 
 def test_ten_thousand_reports_of_one_pod_are_a_burst_and_leave_others_alone(tmp_path: Path) -> None:
-    """Whoever is too hasty waits for each refusal, here a twentieth of a second: other pods' reports are taken meanwhile."""
+    """Twenty upon each other on each of five hundred connections: the first that is too hasty is answered, and what is behind it not read."""
     body = json.dumps(TRAIN).encode()
-    statuses: Counter[int] = Counter()
+    one = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer pod-1\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
-    def flood(serving: Serving) -> list[int]:
-        found = []
-        with contextlib.closing(connection(serving)) as client:
-            for _ in range(200):
-                client.request("POST", PATH, body=body, headers={"Authorization": "Bearer pod-1"})
-                answer = client.getresponse()
-                answer.read()
-                found.append(answer.status)
-        return found
+    def flood(serving: Serving) -> None:
+        for _ in range(10):
+            plain = socket.create_connection(("127.0.0.1", serving.port), timeout=120)
+            with (
+                contextlib.suppress(ConnectionError, ssl.SSLError),
+                serving.client().wrap_socket(plain, server_hostname="127.0.0.1") as client,
+            ):
+                client.sendall(20 * one)
+                while client.recv(65_536):
+                    pass
 
     with Serving.begun(tmp_path, late=0.05) as serving, ThreadPoolExecutor(50) as threads:
         floods = [threads.submit(flood, serving) for _ in range(50)]
         others = [post(serving, body, token=f"pod-{number}")[0] for number in range(2, 7)]
         for each in floods:
-            statuses.update(each.result(300))
+            each.result(300)
+        answers = Counter(serving.server.answers)
     assert others == [200] * 5
-    assert statuses[200] + statuses[429] == 10_000
-    assert POD_BURST <= statuses[200] < 500, "one a second is let through, however long the flood takes"
+    assert POD_BURST <= answers[200] < 500, "one a second is let through, however long the flood takes"
+    assert 400 < answers[429] <= 500, "once a connection, which is closed"
+
+
+def test_a_hasty_pod_has_two_answers_held_back_however_many_connections_it_has(tmp_path: Path) -> None:
+    body, headers = json.dumps(TRAIN).encode(), {"Authorization": "Bearer pod-1"}
+    with Serving.begun(tmp_path, late=600.0) as serving, contextlib.ExitStack() as stack:
+        for _ in range(30):
+            client = stack.enter_context(contextlib.closing(connection(serving)))
+            client.request("POST", PATH, body=body, headers=headers)
+        answers = serving.server.answers
+        await_value(lambda: answers.total() == 30 - MOST_LATE_OF_A_POD, what="an answer to all but two", timeout=120)
+        assert set(answers) == {200, 429}
 
 
 def test_plain_http_and_nonsense_get_nothing(serving: Serving) -> None:
