@@ -34,9 +34,8 @@ def refused(case: Case) -> Step | None:
             f"{what} is not valid with the ClusterFineTuneRuntime {name}: {refusal.message}: the platform team must correct it",
             requeue_after=RETRY_SECONDS,
         )
-    return refusing(
-        ConditionReason.ADMISSION_REFUSED, f"{what} was refused ({refusal.reason}): {refusal.message}", requeue_after=RETRY_SECONDS
-    )
+    words = f"{what} was refused (whoever made the rule must admit it, or the platform team change the runtime): {refusal.message}"
+    return refusing(ConditionReason.ADMISSION_REFUSED, words, requeue_after=RETRY_SECONDS)
 
 
 def is_terminating(refusal: Refusal) -> bool:

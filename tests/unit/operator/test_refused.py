@@ -39,3 +39,11 @@ def test_a_refused_write_is_told(refusal: Refusal, accepted: str, reason: str) -
     world.run()
     world.settle(1)
     assert world.condition("Accepted")[0] == "True"
+
+
+def test_what_a_rule_refuses_says_who_can_mend_it() -> None:
+    world = World()
+    world.refuse = Refusal("Job", "x", 403, "Forbidden", "admission webhook says no")
+    world.step(1)
+    (accepted,) = [each for each in world.status["conditions"] if each["type"] == "Accepted"]
+    assert "whoever made the rule must admit it, or the platform team change the runtime): admission webhook says no" in accepted["message"]
