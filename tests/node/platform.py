@@ -51,11 +51,11 @@ class Platform:
     def await_operator(self) -> Object:
         return await_value(self.operator_pod, what="an operator that is ready", timeout=PATIENCE, every=0.5)
 
-    def volume(self, claim: str) -> Path:
-        """The folder on this machine that a bound claim of the team is."""
+    def volume(self, claim: str, namespace: str = TEAM) -> Path:
+        """The folder on this machine that a bound claim is."""
         api = self.cluster.api
         found = await_value(
-            lambda: api.get(f"/api/v1/namespaces/{TEAM}/persistentvolumeclaims/{claim}")["spec"].get("volumeName"),
+            lambda: api.get(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{claim}")["spec"].get("volumeName"),
             what=f"a volume for claim {claim}",
         )
         return Path(api.get(f"/api/v1/persistentvolumes/{found}")["spec"]["local"]["path"])
@@ -114,11 +114,11 @@ def runtime(name: str, trainer: Image, *, default: bool = False, **spec: Any) ->
     }
 
 
-def claim(name: str, storage_class: str, size: str) -> Object:
+def claim(name: str, storage_class: str, size: str, namespace: str = TEAM) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name, "namespace": TEAM},
+        "metadata": {"name": name, "namespace": namespace},
         "spec": {"storageClassName": storage_class, "accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": size}}},
     }
 
