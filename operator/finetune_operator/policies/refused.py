@@ -8,6 +8,8 @@ from finetune_operator.model import Refusal
 
 RETRY_SECONDS = 30.0
 _INVALID = (400, 422)
+_BY_A_RULE = ("denied request", "denied the request")
+"""Of a policy and of a webhook, whose answers may have the code of an invalid object too."""
 
 
 def refused(case: Case) -> Step | None:
@@ -27,7 +29,7 @@ def refused(case: Case) -> Step | None:
     if "exceeded quota" in refusal.message:
         words = f"{what} was refused by a ResourceQuota (wait until others end, or have it raised): {refusal.message}"
         return waiting(ConditionReason.QUOTA_EXCEEDED, words, requeue_after=RETRY_SECONDS)
-    if refusal.code in _INVALID:
+    if refusal.code in _INVALID and not any(words in refusal.message for words in _BY_A_RULE):
         name = case.parts.snapshot.name
         return refusing(
             ConditionReason.RUNTIME_INVALID,
