@@ -11,6 +11,8 @@ from scripts.demo_assets import ROOT
 from tests.cluster import Cluster, Wanted, busybox
 from tests.cluster.images import Images, ensure_images
 from tests.cluster.namespaces import fresh_namespace
+from tests.node.commands import Person
+from tests.node.life import Life, live
 from tests.node.platform import Platform, install
 from tests.node.reference import Expected
 
@@ -47,6 +49,19 @@ def installed(node_cluster: Cluster, images: Images) -> Platform:
 def expected(installed: Platform) -> Expected:
     """What the job of this tier comes to without a cluster."""
     return Expected(installed)
+
+
+@pytest.fixture(scope="session")
+def person(installed: Platform, tmp_path_factory: pytest.TempPathFactory) -> Person:
+    """Somebody who works by commands."""
+    return Person(installed, tmp_path_factory.mktemp("shell"))
+
+
+@pytest.fixture(scope="session")
+def followed(installed: Platform, person: Person) -> Life:
+    """A job that was followed by commands from its beginning to its end."""
+    installed.await_order()
+    return live(installed, person)
 
 
 @pytest.fixture
