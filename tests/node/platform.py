@@ -23,6 +23,9 @@ ASSETS: Final = "assets"
 RUNTIME: Final = "tiny"
 VICTIM: Final = {"test/victim": "true"}
 """Label of the node that a pod of the runtime `lost` prefers."""
+_NEAR: Final = {"weight": 100, "preference": {"matchExpressions": [{"key": next(iter(VICTIM)), "operator": "Exists"}]}}
+PREFERS: Final = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [_NEAR]}}
+"""The affinity of pods that are to be there."""
 PROGRESS: Final = "10.96.0.50"
 """Where pods report their progress: they have no DNS here."""
 PATIENCE: Final = 480
@@ -86,11 +89,9 @@ def image_values(image: Image) -> Mapping[str, str]:
 
 def runtimes(trainer: Image) -> list[Object]:
     """One by default; `lost` gives up a silent node soon; `local` has volumes that only the node of their first pod has."""
-    near = {"weight": 100, "preference": {"matchExpressions": [{"key": next(iter(VICTIM)), "operator": "Exists"}]}}
-    prefers = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [near]}}
     return [
         runtime(RUNTIME, trainer, default=True),
-        runtime("lost", trainer, nodeLostAfterSeconds=10, affinity=prefers),
+        runtime("lost", trainer, nodeLostAfterSeconds=10, affinity=PREFERS),
         runtime("local", trainer, storage={"claimTemplate": {"className": "local", "accessMode": "ReadWriteOnce", "size": "1Gi"}}),
     ]
 
