@@ -10,21 +10,26 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.failures.choice import MOST, POD_SEED
 from tests.resume import KILL_SEED
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["NO_COLOR"] = "1"
 
-os.environ.setdefault(KILL_SEED, str(secrets.randbelow(10**6)))  # here, so that every worker process inherits the same
+for seed in (KILL_SEED, POD_SEED):
+    os.environ.setdefault(seed, str(secrets.randbelow(10**6)))  # here, so that every worker process inherits the same
 
 # Never a timed test: an example may be held up by whatever else the machine does.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 
 
-def pytest_report_header() -> str:
-    return f"exact resume: kills at random times, {KILL_SEED}={os.environ[KILL_SEED]}"
+def pytest_report_header() -> list[str]:
+    return [
+        f"exact resume: kills at random times, {KILL_SEED}={os.environ[KILL_SEED]}",
+        f"failures of real pods: at most {MOST} of the set, {POD_SEED}={os.environ[POD_SEED]}",
+    ]
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -341,7 +341,8 @@ CLUSTER_HINTS: Final[dict[ClusterReason, str]] = {
         "Halve training.perDeviceTrainBatchSize and double gradientAccumulationSteps, or ask the platform team for a runtime with more memory."
     ),
     ClusterReason.UNKNOWN_EXIT: (
-        "The trainer was ended from outside, or its image is not a finetune trainer: look at the last lines of its log and at the pod's events."
+        "The trainer was ended from outside, or its image is not a finetune trainer: look at the last lines of its log and at the pod's events; "
+        "where they say nothing, make the job again."
     ),
     ClusterReason.TOO_MANY_DISRUPTIONS: (
         "The cluster took its pods away too often: raise retry.maxPreemptions in a new job, or ask for nodes that are not reclaimed."

@@ -90,14 +90,13 @@ async def lines(
 
 
 async def _over(transport: Transport, namespace: str, source: Source) -> bool:
-    """Whether a container has ended, or its pod is gone."""
+    """Whether a container has ended, or its pod is gone. By a list: whoever follows a job may list pods, and need not be allowed to get one."""
+    query = {"fieldSelector": f"metadata.name={source.pod}"}
     try:
-        _, pod = await transport.call("GET", f"{pods_path(namespace)}/{source.pod}", what=f"pod {source.pod}")
-    except NotFound:
-        return True
+        found, _ = await list_all(transport, pods_path(namespace), what=f"pods in the namespace {namespace}", query=query)
     except (Unreachable, ServerTrouble):
         return False
-    return all(each.over for each in sources(pod) if each.container == source.container)
+    return all(each.over for pod in found for each in sources(pod) if each.container == source.container)
 
 
 async def unread(transport: Transport, namespace: str, uid: str, *, read: Collection[tuple[str, str]]) -> list[Source]:

@@ -25,6 +25,11 @@ _POD_RULES: Final = (
         ConditionReason.QUOTA_EXCEEDED,
         "a ResourceQuota of the namespace leaves no room (wait until other pods end, or have it raised)",
     ),
+    (
+        "failed quota",
+        ConditionReason.POD_REFUSED,
+        "a ResourceQuota of the namespace wants to know what each container takes (have the runtime's resources say it, for every role)",
+    ),
     ("being terminated", ConditionReason.NAMESPACE_TERMINATING, "the namespace is being deleted"),
     ("usage per", ConditionReason.LIMIT_RANGE, _LIMIT_RANGE),
     ("limit to request ratio", ConditionReason.LIMIT_RANGE, _LIMIT_RANGE),
@@ -32,6 +37,16 @@ _POD_RULES: Final = (
         "violates PodSecurity",
         ConditionReason.POD_REFUSED,
         "the namespace's Pod Security level refuses the pod (have the level or the runtime changed)",
+    ),
+    (
+        "RuntimeClass",
+        ConditionReason.POD_REFUSED,
+        "the runtime names a RuntimeClass that can't be used (have its runtimeClassName corrected, or the class made)",
+    ),
+    (
+        "no PriorityClass",
+        ConditionReason.POD_REFUSED,
+        "the runtime names a PriorityClass that is not there (have its priorityClassName corrected, or the class made)",
     ),
 )
 _CLAIM_RULES: Final = (
@@ -43,7 +58,7 @@ _CLAIM_RULES: Final = (
     (
         r'persistentvolumeclaim "([^"]+)" is being deleted',
         ConditionReason.CLAIM_TERMINATING,
-        "claim {} is being deleted: make the job again when it is gone",
+        "claim {} is being deleted: when it is gone, make it again, or the job, if the claim was the job's own",
     ),
     (
         r"unbound immediate PersistentVolumeClaims|didn't find available persistent volumes",
@@ -90,7 +105,7 @@ def without_pod(events: tuple[Manifest, ...], job: JobView, *, since: datetime |
     for words, reason, meaning in _POD_RULES:
         if words in said:
             return Finding(reason, f"{meaning}: {_tidy(said)}")
-    return Finding(ConditionReason.POD_REFUSED, f"no pod could be made: {_tidy(said)}")
+    return Finding(ConditionReason.POD_REFUSED, f"no pod could be made (have the runtime changed, or what refuses it): {_tidy(said)}")
 
 
 def pod_waits_for(pod: PodView, case: Case) -> Finding | Need | None:
@@ -143,7 +158,8 @@ def _gpus(nodes: tuple[Manifest, ...], resource: str, said: str) -> Finding:
         )
     return Finding(
         ConditionReason.GPU_UNAVAILABLE,
-        f"{len(having)} of {len(nodes)} nodes have {resource} ({total} in all), and none has as many free as the pod asks for: {said}",
+        f"{len(having)} of {len(nodes)} nodes have {resource} ({total} in all), and none has as many free as the pod asks for "
+        f"(wait until others end, or ask for fewer: resources.gpus of the stage, or gpus of the runtime): {said}",
     )
 
 

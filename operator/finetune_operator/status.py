@@ -13,7 +13,7 @@ from finetune_api import constants as c
 from finetune_api.constants import AttemptReason, ConditionType
 from finetune_api.v1alpha1.status import Phase
 from finetune_api.wire import RunResult, SegmentKind
-from finetune_operator.attempts import History, Spent
+from finetune_operator.attempts import Attempt, History, Spent
 from finetune_operator.case import Case, Step, segment_word
 from finetune_operator.conditions import conditions
 from finetune_operator.messages import read_result
@@ -152,9 +152,15 @@ def _budgets(case: Case, history: History) -> list[Fields]:
 
 
 def _stages(case: Case, step: Step, old: Mapping[str, Any], live: Live | None) -> list[Fields]:
-    """Each stage: as the newest trainer that ended told it, else as it was known; what is running and what is done is known here."""
+    """Each stage: as the newest trainer that ended told it, else as it was known; what is running and what is done is known here.
+
+    A trainer is heard when its end is news. Its pod may be there for long, with words that others have overtaken whose pods are gone: those
+    of the pod that prepared, which has seen no stage begin.
+    """
     known: dict[str, Fields] = {stage["name"]: stage for stage in old.get("stages") or [] if "name" in stage}
-    for result in (*_results(case), *([step.result] if step.result is not None else [])):
+    heard = {(each.get("job"), each.get("pod")) for each in old.get("attempts") or [] if each.get("finishedAt")} if known else set()
+    news = [result for attempt, result in _results(case) if attempt.key not in heard]
+    for result in (*news, *([step.result] if step.result is not None else [])):
         for ended in result.stages:
             told = finite(ended.status.model_dump(mode="json", exclude_none=True))
             known[ended.status.name] = told | {"metrics": _last_figures(known.get(ended.status.name)) | told.get("metrics", {})}
@@ -193,11 +199,11 @@ def _phase_now(stage: Fields, before: list[Fields], step: Step, *, begun: bool) 
     return step.phase.value if begun and step.phase in (Phase.SUSPENDING, Phase.SUSPENDED) else Phase.PENDING.value
 
 
-def _results(case: Case) -> list[RunResult]:
+def _results(case: Case) -> list[tuple[Attempt, RunResult]]:
     """What the trainers that ended said, in order."""
-    ends = [pod.end for attempt in case.history.attempts if (pod := case.pod(attempt.job, attempt.pod)) is not None]
-    told = [read_result(end.message) for end in ends if end is not None]
-    return [result for result in told if result is not None]
+    pods = [(attempt, pod) for attempt in case.history.attempts if (pod := case.pod(attempt.job, attempt.pod)) is not None]
+    told = [(attempt, read_result(pod.end.message)) for attempt, pod in pods if pod.end is not None]
+    return [(attempt, result) for attempt, result in told if result is not None]
 
 
 def _summary(case: Case, history: History, evaluation: list[Fields]) -> Fields:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
 from finetune_operator.resources.job import TRAINER
+from scripts.render_chart import objects, rendered
+from tests.apiserver.installation import ACCOUNT, rules_of
 from tests.apiserver.kubelet_logs import LogServer
 from tests.apiserver.test_cli import Shell
 from tests.apiserver.trouble import Scene
@@ -72,24 +74,39 @@ def test_a_follower_whose_connection_breaks_hears_each_line_once(stage: Scene, k
     assert (following.returncode, out.splitlines()) == (0, [text.decode() for _, text in lines]), err
 
 
-def test_who_may_not_read_logs_is_told(stage: Scene, control_plane: Cluster, kubelet: LogServer) -> None:
-    trial = stage.trial("secret")
-    trial.start()
-    role = {
-        "rules": [{"apiGroups": ["finetune.dev"], "resources": ["finetunejobs"], "verbs": ["get", "list"]}],
-        "metadata": {"name": "view"},
-    }
+def person(stage: Scene, name: str, rules: Sequence[Mapping[str, list[str]]]) -> Shell:
+    """The shell of somebody who has these rights in the namespace, and no others."""
     rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{stage.namespace}"
-    stage.api.post(f"{rbac}/roles", role)
+    stage.api.post(f"{rbac}/roles", {"rules": rules, "metadata": {"name": name}})
     bound = {
-        "metadata": {"name": "view"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "view"},
-        "subjects": [{"kind": "User", "name": "viewer", "apiGroup": "rbac.authorization.k8s.io"}],
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+        "subjects": [{"kind": "User", "name": name, "apiGroup": "rbac.authorization.k8s.io"}],
     }
     stage.api.post(f"{rbac}/rolebindings", bound)
-    finetune = Shell(stage, control_plane.user("viewer"))
-    await_value(lambda: finetune("get", "secret").returncode == 0, what="the right to get jobs")
+    finetune = Shell(stage, stage.cluster.user(name))
+    await_value(lambda: finetune("get").returncode == 0, what="the right to get jobs")
+    return finetune
+
+
+def test_who_may_not_read_logs_is_told(stage: Scene, kubelet: LogServer) -> None:
+    trial = stage.trial("secret")
+    trial.start()
+    finetune = person(stage, "viewer", [{"apiGroups": ["finetune.dev"], "resources": ["finetunejobs"], "verbs": ["get", "list"]}])
     done = finetune("logs", "secret")
     assert (done.returncode, 'User "viewer" cannot list resource "pods"' in done.stderr) == (6, True)
     told = finetune("describe", "secret")
     assert (told.returncode, "note: without its events: " in told.stderr, told.stdout.startswith("secret in ")) == (0, True, True)
+
+
+def test_the_charts_role_for_viewers_is_enough_to_follow_and_to_describe(stage: Scene, kubelet: LogServer) -> None:
+    finetune = person(stage, "follower", rules_of(objects(rendered({})), f"{ACCOUNT}-view"))
+    trial = stage.trial("viewed")
+    pod = trial.start()
+    kubelet.logs[key(pod)] = [("2026-11-22T10:00:00Z", b"its only line")]
+    trial.succeed(pod)
+    done = finetune("logs", "viewed", "-f")
+    assert (done.returncode, done.stdout) == (0, "its only line\n"), done.stderr
+    told = finetune("describe", "viewed")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "What happened" in told.stdout

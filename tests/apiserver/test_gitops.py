@@ -21,8 +21,8 @@ from tests.cluster.api import ApiError, Object
 from tests.cluster.errors import ClusterError
 from tests.cluster.pods import await_value
 from tests.gitops.judge import Judge, patched
-from tests.gitops.states import DELETED, EDITED, FAILED, GOES_ON, NEW, REFUSED, SUCCEEDED, SUSPENDED
-from tests.gitops.test_verdicts import ROWS
+from tests.gitops.rows import judged
+from tests.gitops.states import EDITED, FAILED, GOES_ON, NEW, REFUSED, SUCCEEDED, SUSPENDED
 
 FLUX: Final = "kustomize-controller"
 ARGO: Final = "argocd-controller"
@@ -32,31 +32,6 @@ ARGO: Final = "argocd-controller"
 def judge() -> Iterator[Judge]:
     with Judge() as judge:
         yield judge
-
-
-def row_of(manifest: Object) -> str:
-    """Where a job stands in the table of the documentation, by its phase for people."""
-    status = manifest.get("status") or {}
-    if manifest["metadata"].get("deletionTimestamp"):
-        return DELETED
-    if "conditions" not in status:
-        return NEW
-    if status["observedGeneration"] != manifest["metadata"]["generation"]:
-        return EDITED
-    if any(each["type"] == "Accepted" and each["status"] == "False" for each in status["conditions"]):
-        return REFUSED
-    return {"Suspended": SUSPENDED, "Succeeded": SUCCEEDED, "Failed": FAILED}.get(status["phase"], GOES_ON)
-
-
-def judged(judge: Judge, follower: Follower) -> list[str]:
-    """The rows that a job went through, after both tools have said of each of its states what the table says."""
-    rows = []
-    for manifest in follower.seen:
-        row = row_of(manifest)
-        verdicts = (judge.health(manifest)[0], judge.kstatus(manifest)[0])
-        assert verdicts == ROWS[row], f"{row}: {verdicts}; {json.dumps(manifest['status'])[:4000]}"
-        rows += [row] if rows[-1:] != [row] else []
-    return rows
 
 
 def say(trial: Trial) -> str:
@@ -82,7 +57,7 @@ def test_a_life_with_a_suspension_is_judged_alike_at_every_step(stage: Scene, ju
         trial.edit(suspend=False)
         trial.succeed(trial.run(2))
         follower.await_state(trial.seen["metadata"]["resourceVersion"])
-        rows = judged(judge, follower)
+        rows = judged(judge, follower.seen)
         assert (rows[0], rows[-1]) == (NEW, SUCCEEDED)
         assert rows.index(SUSPENDED) > rows.index(EDITED) > rows.index(GOES_ON)
         assert rows.count(SUSPENDED) == rows.count(SUCCEEDED) == 1
@@ -97,7 +72,7 @@ def test_a_failure_is_judged_alike_at_every_step(stage: Scene, judge: Judge) -> 
         stage.puppet.finish(trial.start(), 11, words)
         trial.await_failed(c.Reason.DATA_INVALID)
         follower.await_state(trial.seen["metadata"]["resourceVersion"])
-    rows = judged(judge, follower)
+    rows = judged(judge, follower.seen)
     assert rows == [NEW, GOES_ON, FAILED]
     status, message = judge.health(follower.seen[-1])
     assert (status, "train.jsonl line 3: prompt is missing" in message) == ("Degraded", True)
@@ -112,7 +87,7 @@ def test_a_refusal_is_judged_alike_until_it_is_mended(stage: Scene, judge: Judge
         stage.operator.advance(31)
         trial.succeed(trial.run())
         follower.await_state(trial.seen["metadata"]["resourceVersion"])
-    assert judged(judge, follower) == [NEW, REFUSED, GOES_ON, SUCCEEDED]
+    assert judged(judge, follower.seen) == [NEW, REFUSED, GOES_ON, SUCCEEDED]
 
 
 # Argo CD's actions, as its server carries them out

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -15,14 +16,20 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from scripts.demo_assets import ROOT
 from tests.apiserver.trouble import Scene, scene
 from tests.cluster import Cluster, Wanted
+from tests.cluster.api import ApiError
+from tests.cluster.errors import ClusterError
+from tests.cluster.images import ensure_images
 from tests.failures.base import Failure, Level, Told, shortfalls
 from tests.failures.catalogue import CATALOGUE, SHARE
 from tests.failures.cluster_failures import ClusterFailure
 from tests.failures.ground import Ground, Shared, await_server, shared
 from tests.failures.manifest_failures import ManifestFailure
 from tests.failures.page import PAGE, page
+from tests.failures.pod_failure import PodFailure
 from tests.failures.run_failure import RunFailure
-from tests.failures.trials import try_cluster, try_manifest, try_run
+from tests.failures.site import site
+from tests.failures.trials import try_cluster, try_manifest, try_pod, try_run
+from tests.node.platform import Platform, install
 
 
 class Stages:
@@ -32,6 +39,7 @@ class Stages:
         self._folder, self._stack = folder, stack
         self._shared: Shared | None = None
         self._scene: Scene | None = None
+        self._platform: Platform | None = None
 
     def told(self, failure: Failure) -> Told:
         if isinstance(failure, ManifestFailure):
@@ -42,12 +50,21 @@ class Stages:
                 await_server(self._shared)
             (self._folder / failure.name).mkdir()
             return try_run(failure, Ground(self._folder / failure.name, self._shared))
-        assert isinstance(failure, ClusterFailure)
-        if self._scene is None:
-            definitions = sorted((ROOT / "crds").glob("*.yaml"))
-            cluster = self._stack.enter_context(Cluster.up(self._folder / "cluster", Wanted(kwok_nodes=3, definitions=definitions)))
-            self._scene = self._stack.enter_context(scene(cluster))
-        return try_cluster(failure, self._scene)
+        if isinstance(failure, ClusterFailure):
+            if self._scene is None:
+                self._scene = self._stack.enter_context(scene(self._cluster("kwok", kwok_nodes=3)))
+            return try_cluster(failure, self._scene)
+        assert isinstance(failure, PodFailure)
+        if self._platform is None:
+            images = ensure_images()
+            self._platform = install(self._cluster("nodes", kwok_nodes=0, real_nodes=2, gpus=2, seed=images.seed), images)
+        self._platform.await_order()
+        with site(self._platform) as place:
+            return try_pod(failure, place)
+
+    def _cluster(self, name: str, **wanted: Any) -> Cluster:
+        definitions = sorted((ROOT / "crds").glob("*.yaml"))
+        return self._stack.enter_context(Cluster.up(self._folder / name, Wanted(definitions=definitions, **wanted)))
 
 
 def tried(failures: list[Failure]) -> Iterator[tuple[Failure, list[str]]]:
@@ -57,7 +74,7 @@ def tried(failures: list[Failure]) -> Iterator[tuple[Failure, list[str]]]:
         for failure in failures:
             try:
                 yield failure, shortfalls(failure, stages.told(failure))
-            except AssertionError as error:
+            except (AssertionError, ApiError, ClusterError) as error:
                 yield failure, [str(error)]
 
 

@@ -38,6 +38,8 @@ class Level(StrEnum):
     """`finetune run` with the real trainer and a tiny model."""
     CLUSTER = "cluster"
     """A real API server, scheduler, controllers and operator; a test plays the kubelet."""
+    POD = "pod"
+    """A real kubelet, and the real images of operator and trainer."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,14 @@ from typing import Final
 
 from scripts.demo_assets import ROOT
 from tests.failures.base import Failure, Layer, Level
+from tests.failures.choice import MOST
 
 PAGE: Final[Path] = ROOT / "docs/reference/failures-tried.md"
 _LEVELS: Final = {
     Level.VALIDATE: "`finetune validate`, then a plan of the mended manifest",
     Level.RUN: "`finetune run` with the real trainer and a tiny model",
     Level.CLUSTER: "a real API server, scheduler, controllers and operator; a test plays the kubelet",
+    Level.POD: f"real nodes, and the real images of operator and trainer: `make test` takes {MOST} of them at most, others each time (`FINETUNE_FAILURES=SEED`, as its header has it, takes the same again)",
 }
 _HEAD: Final = """\
 # Failures that are tried

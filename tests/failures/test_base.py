@@ -9,6 +9,8 @@ import pytest
 
 from finetune_api.constants import ClusterReason, ExitCode, Reason
 from tests.failures.base import KILLED, Layer, Told, shortfalls
+from tests.failures.catalogue import POD_FAILURES
+from tests.failures.choice import MOST, chosen
 from tests.failures.manifest_failures import ManifestFailure
 
 FAILURE = ManifestFailure(
@@ -38,3 +40,11 @@ def test_a_killed_trainer_has_its_code_too() -> None:
     told = dataclasses.replace(WELL, reason=ClusterReason.UNKNOWN_EXIT, code=KILLED)
     assert shortfalls(failure, told) == []
     assert shortfalls(failure, dataclasses.replace(told, code=ExitCode.INTERNAL)) != []
+
+
+def test_a_seed_takes_the_same_failures_again_and_another_seed_takes_others() -> None:
+    costs = {failure.name: failure.cost for failure in POD_FAILURES}
+    assert chosen(costs, "7") == chosen(dict(reversed(costs.items())), "7")
+    draws = [chosen(costs, str(seed)) for seed in range(100)]
+    assert {sum(costs[name] for name in draw) for draw in draws} == {MOST}, "a slow one stands for several"
+    assert set().union(*draws) == set(costs), "every one has its turn"

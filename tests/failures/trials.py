@@ -18,7 +18,10 @@ from tests.failures.base import Told
 from tests.failures.cluster_failures import ClusterFailure
 from tests.failures.ground import Ground
 from tests.failures.manifest_failures import ManifestFailure
+from tests.failures.pod_failure import PodFailure, said_of
 from tests.failures.run_failure import RunFailure
+from tests.failures.site import Site
+from tests.node.platform import PATIENCE
 
 
 class NotMended(AssertionError):
@@ -65,6 +68,19 @@ def try_cluster(failure: ClusterFailure, stage: Scene) -> Told:
     trial, told = failure.play(stage)
     mended = failure.mend(stage, trial)
     mended.succeed(mended.run(other=ended_pod(mended)))
+    return told
+
+
+def try_pod(failure: PodFailure, site: Site) -> Told:
+    """Have it happen to real pods, follow the hint, and have the job of that end well."""
+    job = failure.play(site)
+    told = said_of(job, failure.reason)
+    mended = failure.mend(site, job)
+    try:
+        status = mended.await_phase("Succeeded", 2 * PATIENCE)
+        assert {"adapter", "merged"} & {artifact["kind"] for artifact in status.get("artifacts", [])}, "it succeeded without a model"
+    except AssertionError as error:
+        raise NotMended(f"it was told {told.message!r} → {told.hint!r}; {error}") from None
     return told
 
 

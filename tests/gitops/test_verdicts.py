@@ -12,20 +12,12 @@ import yaml
 
 from finetune_api.cel import evaluate
 from scripts import argocd
-from scripts.go import ROOT
 from tests.gitops.judge import SCRIPTS, Judge, ScriptError, patched
+from tests.gitops.rows import PAGE, ROWS
 from tests.gitops.states import DELETED, EDITED, FAILED, NEW, REFUSED, SUCCEEDED, SUSPENDED, State, states
 from tests.unit.operator.worlds import job, runtime
 
-PAGE: Final = ROOT / "docs/how-to/gitops.md"
 STATES: Final = list(states())
-ROWS: Final[dict[str, tuple[str, str]]] = {
-    row: (argo, flux)
-    for row, argo, flux in re.findall(
-        r"^\| ([^|`]+?)(?: \([^|]*\))? \| `(\w+)` \| `(\w+)` \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
-    )
-}
-"""Argo CD's health and kstatus' status, by the row of the table in the documentation."""
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -11,15 +13,27 @@ from scripts.demo_assets import ROOT
 from tests.cluster import Cluster, Wanted, busybox
 from tests.cluster.images import Images, ensure_images
 from tests.cluster.namespaces import fresh_namespace
+from tests.failures.choice import POD_SEED, chosen
+from tests.node.commands import Person
+from tests.node.life import Life, live
 from tests.node.platform import Platform, install
 from tests.node.reference import Expected
 
+SEEDED: Final = "test_failures_tried.py"
+"""Of its tests a session takes some."""
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             # The first one of a session also waits for images that may have to be built.
             item.add_marker(pytest.mark.timeout(2400))
+    seeded = [item for item in items if item.path == Path(__file__).with_name(SEEDED)]
+    taken = chosen({item.nodeid: item.callspec.params["failure"].cost for item in seeded}, os.environ[POD_SEED])  # type: ignore[attr-defined]
+    if not config.option.keyword:
+        left = [item for item in seeded if item.nodeid not in taken and item.nodeid not in config.args]
+        items[:] = [item for item in items if item not in left]
+        config.hook.pytest_deselected(items=left)
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +61,19 @@ def installed(node_cluster: Cluster, images: Images) -> Platform:
 def expected(installed: Platform) -> Expected:
     """What the job of this tier comes to without a cluster."""
     return Expected(installed)
+
+
+@pytest.fixture(scope="session")
+def person(installed: Platform, tmp_path_factory: pytest.TempPathFactory) -> Person:
+    """Somebody who works by commands."""
+    return Person(installed, tmp_path_factory.mktemp("shell"))
+
+
+@pytest.fixture(scope="session")
+def followed(installed: Platform, person: Person) -> Life:
+    """A job that was followed by commands from its beginning to its end."""
+    installed.await_order()
+    return live(installed, person)
 
 
 @pytest.fixture

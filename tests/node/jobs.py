@@ -74,16 +74,17 @@ def manifest(name: str, *, steps: int = STEPS, **spec: Any) -> Object:
 class Job:
     """One FineTuneJob that was submitted."""
 
-    def __init__(self, platform: Platform, name: str) -> None:
+    def __init__(self, platform: Platform, name: str, namespace: str = TEAM) -> None:
         self.platform = platform
         self.name = name
-        self.path = f"/apis/{c.API_VERSION}/namespaces/{TEAM}/{c.PLURAL}/{name}"
+        self.namespace = namespace
+        self.path = f"/apis/{c.API_VERSION}/namespaces/{namespace}/{c.PLURAL}/{name}"
 
     @classmethod
     def submit(cls, platform: Platform, document: Object) -> Job:
         """`kubectl apply`."""
         platform.cluster.kubectl("apply", "-f", "-", given=json.dumps(document))
-        return cls(platform, document["metadata"]["name"])
+        return cls(platform, document["metadata"]["name"], document["metadata"]["namespace"])
 
     def get(self) -> Object:
         return self.platform.cluster.api.get(self.path)
@@ -129,7 +130,7 @@ class Job:
 
         def gone() -> bool:
             api, selector = self.platform.cluster.api, f"{c.JOB_UID_LABEL}={uid}"
-            left = api.items(f"/api/v1/namespaces/{TEAM}/pods", labelSelector=selector)
+            left = api.items(f"/api/v1/namespaces/{self.namespace}/pods", labelSelector=selector)
             return api.find(self.path) is None and not left
 
         await_value(gone, what=f"the end of all that belongs to {self.name}", timeout=PATIENCE, every=0.5)
@@ -149,11 +150,11 @@ class Job:
         return str(self.get()["metadata"]["uid"])
 
     def batch_jobs(self) -> list[Object]:
-        path = f"/apis/batch/v1/namespaces/{TEAM}/jobs"
+        path = f"/apis/batch/v1/namespaces/{self.namespace}/jobs"
         return self.platform.cluster.api.items(path, labelSelector=f"{c.JOB_UID_LABEL}={self.uid}")
 
     def pods(self) -> list[Object]:
-        path = f"/api/v1/namespaces/{TEAM}/pods"
+        path = f"/api/v1/namespaces/{self.namespace}/pods"
         return self.platform.cluster.api.items(path, labelSelector=f"{c.JOB_UID_LABEL}={self.uid}")
 
     def next_trainer(self, before: Object | None) -> Object:
@@ -174,9 +175,9 @@ class Job:
 
     @property
     def run_folder(self) -> Path:
-        """On this machine."""
+        """On this machine, where its claim was made for it."""
         name = f"ft-{self.name[:30]}-{self.uid[:8]}"
-        return self.platform.volume(name) / TEAM / f"{self.name}-{self.uid}"
+        return self.platform.volume(name, self.namespace) / self.namespace / f"{self.name}-{self.uid}"
 
     def events(self) -> list[dict[str, Any]]:
         """The journal on the volume, as far as its lines are whole."""

@@ -23,6 +23,9 @@ ASSETS: Final = "assets"
 RUNTIME: Final = "tiny"
 VICTIM: Final = {"test/victim": "true"}
 """Label of the node that a pod of the runtime `lost` prefers."""
+_NEAR: Final = {"weight": 100, "preference": {"matchExpressions": [{"key": next(iter(VICTIM)), "operator": "Exists"}]}}
+PREFERS: Final = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [_NEAR]}}
+"""The affinity of pods that are to be there."""
 PROGRESS: Final = "10.96.0.50"
 """Where pods report their progress: they have no DNS here."""
 PATIENCE: Final = 480
@@ -51,11 +54,11 @@ class Platform:
     def await_operator(self) -> Object:
         return await_value(self.operator_pod, what="an operator that is ready", timeout=PATIENCE, every=0.5)
 
-    def volume(self, claim: str) -> Path:
-        """The folder on this machine that a bound claim of the team is."""
+    def volume(self, claim: str, namespace: str = TEAM) -> Path:
+        """The folder on this machine that a bound claim is."""
         api = self.cluster.api
         found = await_value(
-            lambda: api.get(f"/api/v1/namespaces/{TEAM}/persistentvolumeclaims/{claim}")["spec"].get("volumeName"),
+            lambda: api.get(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{claim}")["spec"].get("volumeName"),
             what=f"a volume for claim {claim}",
         )
         return Path(api.get(f"/api/v1/persistentvolumes/{found}")["spec"]["local"]["path"])
@@ -86,11 +89,9 @@ def image_values(image: Image) -> Mapping[str, str]:
 
 def runtimes(trainer: Image) -> list[Object]:
     """One by default; `lost` gives up a silent node soon; `local` has volumes that only the node of their first pod has."""
-    near = {"weight": 100, "preference": {"matchExpressions": [{"key": next(iter(VICTIM)), "operator": "Exists"}]}}
-    prefers = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [near]}}
     return [
         runtime(RUNTIME, trainer, default=True),
-        runtime("lost", trainer, nodeLostAfterSeconds=10, affinity=prefers),
+        runtime("lost", trainer, nodeLostAfterSeconds=10, affinity=PREFERS),
         runtime("local", trainer, storage={"claimTemplate": {"className": "local", "accessMode": "ReadWriteOnce", "size": "1Gi"}}),
     ]
 
@@ -114,11 +115,11 @@ def runtime(name: str, trainer: Image, *, default: bool = False, **spec: Any) ->
     }
 
 
-def claim(name: str, storage_class: str, size: str) -> Object:
+def claim(name: str, storage_class: str, size: str, namespace: str = TEAM) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name, "namespace": TEAM},
+        "metadata": {"name": name, "namespace": namespace},
         "spec": {"storageClassName": storage_class, "accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": size}}},
     }
 

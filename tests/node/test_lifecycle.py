@@ -2,24 +2,54 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from finetune_api.constants import PROGRESS_AUDIENCE
+from finetune_client import AsyncClient, Client
+from tests.cluster.api import Object
 from tests.node import reference
+from tests.node.commands import Person
 from tests.node.jobs import EVERY, Job, manifest
 from tests.node.platform import PATIENCE, TEAM, Platform
 
 
 @pytest.fixture(scope="module")
-def succeeded(installed: Platform, expected: reference.Expected) -> Job:
-    """A job that nobody disturbed, at its end; `finetune run` works beside it."""
+def client(person: Person) -> Iterator[Client]:
+    """The Python client, as in a notebook."""
+    with Client(kubeconfig=person.kubeconfig, namespace=TEAM) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def phases(installed: Platform, client: Client, expected: reference.Expected) -> list[str]:
+    """Those of a job that nobody disturbed, as the client streamed them from its creation to its end; `finetune run` works beside it."""
     installed.await_order()
-    job = Job.submit(installed, manifest("undisturbed"))
-    job.await_phase("Succeeded", 2 * PATIENCE)
-    return job
+    created = client.create(manifest("undisturbed"))
+    found = [job.phase for job in client.stream(created.name)]
+    return [phase for index, phase in enumerate(found) if index == 0 or phase != found[index - 1]]
+
+
+@pytest.fixture(scope="module")
+def succeeded(installed: Platform, client: Client, phases: list[str]) -> Job:
+    """That job, at its end."""
+    assert client.wait("undisturbed", timeout=PATIENCE).succeeded, client.get("undisturbed").status.failure
+    return Job(installed, "undisturbed")
+
+
+def test_the_client_streams_what_becomes_of_it(phases: list[str]) -> None:
+    assert phases[-1] == "Succeeded"
+    assert [phase for phase in phases if phase in ("Preparing", "Running", "Succeeded")] == ["Preparing", "Running", "Succeeded"]
+
+
+def test_the_client_fetches_the_report(succeeded: Job, client: Client, tmp_path: Path) -> None:
+    client.fetch("undisturbed", "report", tmp_path / "report", timeout=PATIENCE)
+    fetched = {path.name: path.read_bytes() for path in (tmp_path / "report").iterdir()}
+    assert fetched == {name: (succeeded.run_folder / "artifacts" / name).read_bytes() for name in ("report.html", "README.md")}
 
 
 def test_the_weights_are_those_of_finetune_run_in_the_same_image(succeeded: Job, expected: reference.Expected) -> None:
@@ -92,11 +122,12 @@ def test_pods_were_restricted_and_without_a_token_for_the_api_server(succeeded: 
         assert [each["serviceAccountToken"]["audience"] for each in sources if "serviceAccountToken" in each] in ([], [PROGRESS_AUDIENCE])
 
 
-def test_on_a_volume_of_one_node_every_pod_goes_where_the_first_one_bound_it(succeeded: Job) -> None:
+def test_on_a_volume_of_one_node_every_pod_goes_where_the_first_one_bound_it(succeeded: Job, person: Person, tmp_path: Path) -> None:
     """ReadWriteOnce, WaitForFirstConsumer: the pod that prepares decides upon the node."""
     platform = succeeded.platform
-    job = Job.submit(platform, manifest("one-node", steps=EVERY, runtimeRef={"name": "local"}))
-    status = job.await_phase("Succeeded", 2 * PATIENCE)
+    job = Job(platform, "one-node")
+    lines, model = asyncio.run(by_coroutines(person, manifest(job.name, steps=EVERY, runtimeRef={"name": "local"}), tmp_path))
+    status = job.status()
     api, name = platform.cluster.api, f"ft-one-node-{job.uid[:8]}"
     claim = api.get(f"/api/v1/namespaces/{TEAM}/persistentvolumeclaims/{name}")
     assert (claim["spec"]["accessModes"], claim["spec"]["storageClassName"]) == (["ReadWriteOnce"], "local")
@@ -110,12 +141,28 @@ def test_on_a_volume_of_one_node_every_pod_goes_where_the_first_one_bound_it(suc
         ("report", host),
     ]
     assert job.weights()
+    assert [line for line in lines if "loss=" in line], "the client follows the pods' logs"
+    assert model.read_bytes() == (job.run_folder / "artifacts" / model.relative_to(tmp_path)).read_bytes()
 
 
-def test_the_model_outlives_the_job(succeeded: Job) -> None:
+async def by_coroutines(person: Person, document: Object, folder: Path) -> tuple[list[str], Path]:
+    """Create a job, follow its pods' logs while it is waited for, and bring its merged model. Returns the lines, and the weights' file."""
+    async with AsyncClient(kubeconfig=person.kubeconfig, namespace=TEAM) as client:
+        name = (await client.create(document)).name
+
+        async def followed() -> list[str]:
+            return [line.text async for line in client.logs(name, follow=True)]
+
+        lines = asyncio.create_task(followed())
+        await client.wait(name, "Complete", timeout=2 * PATIENCE)
+        await client.fetch(name, "merged", folder / "merged", timeout=PATIENCE)
+        return await lines, folder / "merged/model.safetensors"
+
+
+def test_the_model_outlives_the_job(succeeded: Job, client: Client) -> None:
     """The last of this module: output.retain is Always, so the claim stays when the job is deleted."""
     model: Path = succeeded.run_folder / "artifacts/merged/model.safetensors"
     uid = succeeded.uid
-    succeeded.platform.cluster.kubectl("delete", "ftj", "undisturbed", "--namespace", TEAM, "--timeout", "60s")
+    client.delete("undisturbed")
     succeeded.await_gone(uid)
     assert model.exists()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,44 +10,21 @@ import pytest
 from finetune_api import constants as c
 from finetune_api.reading import SLICE_BYTES
 from finetune_trainer.export.place import measured
-from tests.apiserver.installation import apply
 from tests.cluster.api import Object
 from tests.cluster.pods import await_value, pod_path
-from tests.node.jobs import Job, manifest
-from tests.node.platform import PATIENCE, TEAM, Platform
+from tests.node.commands import Person
+from tests.node.jobs import Job
+from tests.node.life import NAME, Life
+from tests.node.platform import PATIENCE
 
-READER = "anna"
 LARGE = 2 * SLICE_BYTES + 1_000_000
 """Bytes that make three slices: two of them as long as any."""
 
 
-@pytest.fixture(scope="module")
-def left(installed: Platform) -> Job:
+@pytest.fixture
+def left(followed: Life) -> Job:
     """A job that has succeeded."""
-    installed.await_order()
-    for role in ("view", "edit"):
-        apply(installed.cluster.api, binding(role))
-    job = Job.submit(installed, manifest("readable", steps=4, evaluation={"baseline": False}))
-    job.await_phase("Succeeded", 2 * PATIENCE)
-    await_value(lambda: finetune(job, "get").returncode == 0, what="the reader's rights", timeout=PATIENCE)
-    return job
-
-
-def binding(role: str) -> Object:
-    return {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "RoleBinding",
-        "metadata": {"name": f"{READER}-{role}", "namespace": TEAM},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": f"finetune-operator-{role}"},
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": READER}],
-    }
-
-
-def finetune(job: Job, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The reader's command."""
-    environment = {**os.environ, "KUBECONFIG": str(job.platform.cluster.user(READER)), "COLUMNS": "120"}
-    command = [sys.executable, "-m", "finetune_cli", *arguments, "-n", TEAM]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=2 * PATIENCE, check=False)
+    return followed.job
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -60,20 +35,18 @@ def without_reading(job: Job) -> Object:
     return {name: value for name, value in job.status().items() if name != "lastRead"}
 
 
-def test_the_report_and_the_model_arrive_as_they_lie_on_the_volume(left: Job, tmp_path: Path) -> None:
+def test_the_report_and_the_model_arrive_as_they_lie_on_the_volume(left: Job, person: Person, tmp_path: Path) -> None:
     before, artifacts = without_reading(left), left.run_folder / "artifacts"
-    done = finetune(left, "report", "readable", "--dir", str(tmp_path / "report"), "--timeout", f"{PATIENCE}s")
-    assert done.returncode == 0, done.stderr
+    person.does("report", NAME, "--dir", str(tmp_path / "report"), "--timeout", f"{PATIENCE}s")
     assert contents(tmp_path / "report") == {name: (artifacts / name).read_bytes() for name in ("report.html", "README.md")}
     kind = next(artifact["kind"] for artifact in before["artifacts"] if artifact["kind"] in ("adapter", "merged"))
-    done = finetune(left, "get-model", "readable", str(tmp_path / "model"), "--kind", kind, "--timeout", f"{PATIENCE}s")
-    assert done.returncode == 0, done.stderr
+    person.does("get-model", NAME, str(tmp_path / "model"), "--kind", kind, "--timeout", f"{PATIENCE}s")
     assert contents(tmp_path / "model") == contents(artifacts / kind)
     assert without_reading(left) == before, "reading costs no attempt and changes no phase"
     assert c.READ_ANNOTATION not in left.get()["metadata"].get("annotations", {})
 
 
-def test_slices_as_long_as_any_are_not_rotated_away(left: Job, tmp_path: Path) -> None:
+def test_slices_as_long_as_any_are_not_rotated_away(left: Job, person: Person, tmp_path: Path) -> None:
     """The status is edited, as only its tests may: it names an artifact of three slices that the job did not make."""
     folder = left.run_folder / "artifacts/adapter"
     folder.mkdir()
@@ -84,18 +57,25 @@ def test_slices_as_long_as_any_are_not_rotated_away(left: Job, tmp_path: Path) -
     artifact = {"kind": "adapter", "uri": f"pvc://x/{folder.name}", "sha256": digest, "bytes": size}
     status = {"artifacts": [*left.status()["artifacts"], artifact]}
     left.platform.cluster.api.patch(f"{left.path}/status", {"status": status})
-    done = finetune(left, "get-model", "readable", str(tmp_path / "large"), "--timeout", f"{PATIENCE}s")
-    assert done.returncode == 0, done.stderr
+    person.does("get-model", NAME, str(tmp_path / "large"), "--timeout", f"{PATIENCE}s")
     assert contents(tmp_path / "large") == contents(folder)
 
 
-def test_logs_are_found_when_no_pod_is_left(left: Job) -> None:
+def test_logs_are_found_when_no_pod_is_left(left: Job, person: Person) -> None:
     for pod in left.pods():
         left.platform.cluster.api.delete(pod_path(pod), grace=0)
     await_value(lambda: not left.pods(), what="the pods' end", timeout=PATIENCE)
-    done = finetune(left, "logs", "readable")
+    done = person("logs", NAME)
     assert done.returncode == 0, done.stderr
     newest = max((left.run_folder / "logs").glob("*.log"))
     assert done.stdout.splitlines()[-1] == newest.read_text().splitlines()[-1]
     assert f"==> {newest.name}, from the run folder <==" in done.stderr
     assert left.status()["phase"] == "Succeeded"
+
+
+def test_a_deleted_job_is_gone_and_its_model_stays(left: Job, person: Person) -> None:
+    """The last of this module: output.retain is Always, so the claim stays when the job is deleted."""
+    model, uid = left.run_folder / "artifacts/merged/model.safetensors", left.uid
+    assert person.does("delete", NAME) == f"finetunejob.finetune.dev/{NAME} deleted\n"
+    left.await_gone(uid)
+    assert model.exists()

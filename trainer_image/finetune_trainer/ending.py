@@ -113,7 +113,7 @@ class Ending:
         config = self._config
         if config is not None and result.reason not in NOT_OURS:
             try:
-                result = complete(result, config)
+                result = complete(result, config, prepared=self._command == "prepare")
             except (OSError, ValueError, KeyError, TypeError) as error:
                 log.error("the run folder could not be read for the result: %s", error)
         if config is not None and config.pod and config.pod.clean_up and finished(result, config):

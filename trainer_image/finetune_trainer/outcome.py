@@ -31,12 +31,16 @@ def resumed(epoch: Epoch) -> str:
     return f"resumed from {epoch.start}{lost}"
 
 
-def complete(result: RunResult, config: TrainerConfig) -> RunResult:
-    """Add what the run folder knows: each stage, what was measured so far, and where this process went on."""
+def complete(result: RunResult, config: TrainerConfig, *, prepared: bool = False) -> RunResult:
+    """Add what the run folder knows: each stage, what was measured so far, and where this process went on.
+
+    prepared: whether the result is of a process that prepared. Its success is no stage's: in a pod that goes on it comes after stages have begun.
+    """
     run = RunFolder(Path(config.run_folder))
     uri = config.pod.run_uri if config.pod else f"file://{run.root}"
     events = Journal(run.journal, FileLayer()).read()
-    stages = [_stage(run, uri, events, index, stage, result) for index, stage in enumerate(config.spec.stages)]
+    trained = result.outcome == "Succeeded" and not prepared
+    stages = [_stage(run, uri, events, index, stage, result, trained=trained) for index, stage in enumerate(config.spec.stages)]
     points = read_points(run.evaluation, [stage.name for stage in config.spec.stages])
     mine = (event for event in reversed(events) if event["event"] == Event.START and _of_this_process(event))
     start: dict[str, Any] = next(mine, {})
@@ -75,13 +79,15 @@ def _of_this_process(event: dict[str, Any]) -> bool:
     return bool((event.get("host"), event.get("pid")) == (socket.gethostname(), os.getpid()))
 
 
-def _stage(run: RunFolder, uri: str, events: list[dict[str, Any]], index: int, stage: Stage, result: RunResult) -> StageResult:
+def _stage(
+    run: RunFolder, uri: str, events: list[dict[str, Any]], index: int, stage: Stage, result: RunResult, *, trained: bool
+) -> StageResult:
     key = stage_name(index, stage.name)
     begun = [event for event in events if event["event"] == Event.STAGE and event.get("stage") == key]
     commits = [event for event in events if event["event"] == Event.COMMIT and event.get("stage") == key]
     measured = [event for event in events if event["event"] == Event.EVALUATED and event.get("point") == key]
     handed = [event for event in events if event["event"] == Event.HAND_OVER and event.get("stage") == key]
-    done = bool(handed) or (result.outcome == "Succeeded" and bool(begun))
+    done = bool(handed) or (trained and bool(begun))
     ended = (handed or measured or commits)[-1:] if done or (result.stage == stage.name and result.outcome == "Failed") else []
     newest = max(commits, key=lambda event: (event["epoch"], event["step"], event["evaluation"] != "pending"), default=None)
     start: dict[str, Any] = next((event for event in reversed(events) if event["event"] == Event.START), {})

@@ -120,7 +120,7 @@ def logs(
 ) -> None:
     """Print what the newest pod of a job wrote. Terminal escapes are taken out, and lines of more than 8,192 characters cut.
 
-    It reads the pods that are still there, and needs the right to `get` pods/log. Of a job that has ended and has no pod left, the operator
+    It reads the pods that are still there, and needs the rights to `list` pods and to `get` pods/log. Of a job that has ended and has no pod left, the operator
     has the logs in the run folder read, as for `finetune get-model`: the newest, or with --all those of all its pods, at most the last 24 MiB.
     """
     from finetune_cli.cluster.session import Target

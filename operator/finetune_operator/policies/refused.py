@@ -8,6 +8,8 @@ from finetune_operator.model import Refusal
 
 RETRY_SECONDS = 30.0
 _INVALID = (400, 422)
+_BY_A_RULE = ("denied request", "denied the request")
+"""Of a policy and of a webhook, whose answers may have the code of an invalid object too."""
 
 
 def refused(case: Case) -> Step | None:
@@ -27,16 +29,15 @@ def refused(case: Case) -> Step | None:
     if "exceeded quota" in refusal.message:
         words = f"{what} was refused by a ResourceQuota (wait until others end, or have it raised): {refusal.message}"
         return waiting(ConditionReason.QUOTA_EXCEEDED, words, requeue_after=RETRY_SECONDS)
-    if refusal.code in _INVALID:
+    if refusal.code in _INVALID and not any(words in refusal.message for words in _BY_A_RULE):
         name = case.parts.snapshot.name
         return refusing(
             ConditionReason.RUNTIME_INVALID,
             f"{what} is not valid with the ClusterFineTuneRuntime {name}: {refusal.message}: the platform team must correct it",
             requeue_after=RETRY_SECONDS,
         )
-    return refusing(
-        ConditionReason.ADMISSION_REFUSED, f"{what} was refused ({refusal.reason}): {refusal.message}", requeue_after=RETRY_SECONDS
-    )
+    words = f"{what} was refused (whoever made the rule must admit it, or the platform team change the runtime): {refusal.message}"
+    return refusing(ConditionReason.ADMISSION_REFUSED, words, requeue_after=RETRY_SECONDS)
 
 
 def is_terminating(refusal: Refusal) -> bool:

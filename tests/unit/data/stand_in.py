@@ -32,8 +32,8 @@ class StandIn:
 
 
 @contextmanager
-def serve(stand_in: StandIn) -> Iterator[str]:
-    """Serve on a free port; gives the endpoint."""
+def serve(stand_in: StandIn, host: str = "127.0.0.1") -> Iterator[str]:
+    """Serve on a free port of one of this machine's addresses; gives the endpoint."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -56,11 +56,11 @@ def serve(stand_in: StandIn) -> Iterator[str]:
         def log_message(self, format: str, *arguments: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer((host, 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http://{host}:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

@@ -9,6 +9,9 @@ from tests.unit.operator.worlds import UID, World
 
 QUOTA = 'jobs.batch "x" is forbidden: exceeded quota: few-jobs, requested: count/jobs.batch=1, used: count/jobs.batch=1, limited: count/jobs.batch=1'
 ENDING = 'jobs.batch "x" is forbidden: unable to create new content in namespace team-a because it is being terminated'
+POLICY = (
+    "jobs.batch \"x\" is forbidden: ValidatingAdmissionPolicy 'images' with binding 'images' denied request: images come from elsewhere"
+)
 FOREIGN = {"metadata": {"name": "x", "uid": "another", "labels": {"finetune.dev/job-uid": UID}}}
 
 
@@ -21,6 +24,12 @@ FOREIGN = {"metadata": {"name": "x", "uid": "another", "labels": {"finetune.dev/
         (Refusal("Job", "x", 404, "NotFound", 'namespaces "team-a" not found'), "True", "NamespaceTerminating"),
         (Refusal("Job", "x", 422, "Invalid", "spec.template.spec.affinity: Invalid value"), "False", "RuntimeInvalid"),
         (Refusal("Job", "x", 403, "Forbidden", "admission webhook says no"), "False", "AdmissionRefused"),
+        (Refusal("Job", "x", 422, "Invalid", POLICY), "False", "AdmissionRefused"),
+        (
+            Refusal("Job", "x", 400, "BadRequest", 'admission webhook "images.example.com" denied the request: no'),
+            "False",
+            "AdmissionRefused",
+        ),
     ],
 )
 def test_a_refused_write_is_told(refusal: Refusal, accepted: str, reason: str) -> None:
@@ -39,3 +48,11 @@ def test_a_refused_write_is_told(refusal: Refusal, accepted: str, reason: str) -
     world.run()
     world.settle(1)
     assert world.condition("Accepted")[0] == "True"
+
+
+def test_what_a_rule_refuses_says_who_can_mend_it() -> None:
+    world = World()
+    world.refuse = Refusal("Job", "x", 403, "Forbidden", "admission webhook says no")
+    world.step(1)
+    (accepted,) = [each for each in world.status["conditions"] if each["type"] == "Accepted"]
+    assert "whoever made the rule must admit it, or the platform team change the runtime): admission webhook says no" in accepted["message"]

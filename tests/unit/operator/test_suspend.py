@@ -146,6 +146,32 @@ def test_a_suspended_stage_says_so_and_keeps_what_it_had(heard: bool) -> None:
     assert world.status["stages"] == [{"name": "task", "phase": "Running", "metrics": {"loss": 0.9}, **known}]
 
 
+def test_what_prepare_said_of_stages_does_not_undo_what_came_after() -> None:
+    """Its pod stays, and has seen no stage begin; the one that trained is gone."""
+    world = World(job(), runtime(prepare="ownPod"))
+    world.settle(1)
+    untouched = [{"status": {"name": "task", "phase": "Pending"}, "steps": 0}]
+    world.end(world.run(), 0, result(stages=untouched))
+    world.settle(1)
+    name = world.run()
+    world.settle(1)
+    suspend(world)
+    world.settle(1)
+    checkpoint = {"step": 9, "uri": "pvc://runs/x/checkpoint-00000009", "sha256": "a" * 64, "verified": True}
+    told = {"status": {"name": "task", "phase": "Running", "attempts": 1, "startedAt": at(1), "checkpoint": checkpoint}, "steps": 9}
+    world.end(name, 75, result("Stopped", 75, reason="Stopped", stage="task", step=9, stages=[told]), job_ends=False)
+    world.settle(1)
+    world.gone(world.newest, name)
+    world.settle(1)
+    known = {"attempts": 1, "startedAt": at(1), "checkpoint": checkpoint}
+    assert world.status["stages"] == [{"name": "task", "phase": "Suspended", **known}]
+    suspend(world, False)
+    world.settle(1)
+    world.run()
+    world.settle(1)
+    assert world.status["stages"] == [{"name": "task", "phase": "Running", **known}]
+
+
 def test_what_has_not_begun_is_only_pending() -> None:
     world = World(job(spec__suspend=True))
     world.settle(1)

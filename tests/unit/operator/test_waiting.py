@@ -38,7 +38,7 @@ PULL = 'rpc error: code = NotFound desc = failed to pull and unpack image "r/t":
             "ClaimMissing",
             "claim runs is not there",
         ),
-        (unscheduled('persistentvolumeclaim "runs" is being deleted'), "ClaimTerminating", "claim runs is being deleted"),
+        (unscheduled('persistentvolumeclaim "runs" is being deleted'), "ClaimTerminating", "when it is gone, make it again"),
         (unscheduled("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."), "ClaimUnbound", "not bound"),
         (unscheduled("0/2 nodes are available: 2 node(s) had volume node affinity conflict."), "ClaimElsewhere", "bound to a node"),
         (unscheduled("waits", "SchedulingGated"), "Queued", "scheduling gate"),
@@ -82,6 +82,7 @@ def test_the_words_of_a_failed_pull_are_told_once() -> None:
     [
         ([gpu_node(None)] * 3, "none of the 3 nodes has nvidia.com/gpu"),
         ([gpu_node("8"), gpu_node("0"), gpu_node("2")], "2 of 3 nodes have nvidia.com/gpu (10 in all)"),
+        ([gpu_node("8")], "wait until others end, or ask for fewer: resources.gpus of the stage, or gpus of the runtime"),
     ],
 )
 def test_no_gpu_says_which_resource_and_on_how_many_nodes(nodes: list[Any], words: str) -> None:
@@ -105,6 +106,24 @@ def test_no_gpu_says_which_resource_and_on_how_many_nodes(nodes: list[Any], word
     ],
 )
 def test_a_job_without_a_pod_says_why_from_its_events(text: str, reason: str) -> None:
+    assert told_without_a_pod(text).condition("Running") == ("False", reason)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ('pods "x" is forbidden: failed quota: all: must specify limits.cpu for: train', "have the runtime's resources say it"),
+        ('pods "x" is forbidden: pod rejected: RuntimeClass "fast" not found', "have its runtimeClassName corrected"),
+        ('pods "x" is forbidden: no PriorityClass with name high was found', "have its priorityClassName corrected"),
+        ("something new", "have the runtime changed, or what refuses it"),
+    ],
+)
+def test_a_refused_pod_says_what_to_do(text: str, hint: str) -> None:
+    said = message(told_without_a_pod(text))
+    assert hint in said and text in said
+
+
+def told_without_a_pod(text: str) -> World:
     world = World()
     world.settle(1)
     uid = world.jobs[world.newest]["metadata"]["uid"]
@@ -116,7 +135,7 @@ def test_a_job_without_a_pod_says_why_from_its_events(text: str, reason: str) ->
     assert "events" not in world.asked, "events are read only when it lasts"
     assert world.statuses == []
     world.settle(3)
-    assert world.condition("Running") == ("False", reason)
+    return world
 
 
 QUOTA = 'pods "x" is forbidden: exceeded quota: compute, requested: requests.nvidia.com/gpu=1'

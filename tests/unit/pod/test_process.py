@@ -17,6 +17,7 @@ import pytest
 from finetune_api.constants import ClusterReason, ExitCode, Reason
 from finetune_api.plan import Runtime, plan
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
+from finetune_api.v1alpha1.status import Phase
 from finetune_api.wire import PodConfig, ResultPage, RunResult, TrainerConfig, read_pages
 from tests.builders import job, stage, suite
 from tests.unit.data.stand_in import COMMIT, Repository, StandIn, serve
@@ -115,6 +116,11 @@ def test_stopped_resumed_published_cleaned_and_told_again(new_pod: NewPod) -> No
     assert checkpoint is not None and checkpoint.uri.startswith(f"{RUN_URI}/epochs/0001/stages/0-domain/checkpoint-")
     assert checkpoint.step == stopped.step
 
+    # Where the runtime has prepare run in the training pod, each pod begins with it: its success is not the job's.
+    code, prepared = pod.container("prepare", pod.config("train", attempt=2))
+    assert (code, prepared.outcome, [found.status.phase for found in prepared.stages]) == (0, "Succeeded", [Phase.RUNNING])
+    assert list(pod.run.glob("epochs/*/stages/0-domain/checkpoint-*")), "what the next process goes on from"
+
     code, done = pod.container("train", pod.config("train", attempt=2, clean_up=False))
     assert (code, done.outcome, done.truncated) == (0, "Succeeded", False), pod.stderr()
     assert (done.resumed_from_step, done.steps_lost) == (stopped.step, 0)
@@ -126,7 +132,12 @@ def test_stopped_resumed_published_cleaned_and_told_again(new_pod: NewPod) -> No
         ("Stopped", 1),
         ("Succeeded", 2),
     ]
-    assert [path.name for path in sorted((pod.run / "logs").iterdir())] == ["001-prepare.log", "002-train.log", "003-train.log"]
+    assert [path.name for path in sorted((pod.run / "logs").iterdir())] == [
+        "001-prepare.log",
+        "002-train.log",
+        "003-prepare.log",
+        "004-train.log",
+    ]
     assert "Stopped after step" in (pod.run / "logs/002-train.log").read_text()
 
     pages = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from typing import NamedTuple
 from finetune_api.constants import Reason
 from finetune_api.wire import TrainerConfig
 from finetune_trainer.data import hub
-from finetune_trainer.data.sources import local_path, repository
+from finetune_trainer.data.sources import local_path, repository, unreadable
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.tokenizer import read_json
 
@@ -52,16 +53,27 @@ def locate_model(config: TrainerConfig, *, revision: str | None = None) -> Locat
     model = config.spec.model
     if not model.uri.startswith("hf://"):
         path, root, _ = local_path(model.uri, config=config, where=_WHERE)
-        if not path.exists():
-            raise TrainerError(Reason.SOURCE_NOT_FOUND, f"there is no folder {path} ({model.uri})", where=_WHERE)
-        if root is not None:
-            _check_links(path, root.resolve(), model.uri)
-        return LocatedModel(check_folder(path.resolve()), None)
+        try:
+            return LocatedModel(_on_disk(path, root, model.uri), None)
+        except PermissionError as error:
+            raise unreadable(error.filename, model.uri, where=_WHERE) from None
     named, _ = repository(model.uri, config=config, revision=model.revision or revision, credentials=model.credentials, where=_WHERE)
     snapshot = hub.fetch(named, allow=_WANTED, ignore=("*/*",))
     if not any(snapshot.folder.glob("*.safetensors")):
         _check_weights(hub.names(named, snapshot.commit), model.uri)
     return LocatedModel(check_folder(snapshot.folder), snapshot.commit)
+
+
+def _on_disk(path: Path, root: Path | None, uri: str) -> Path:
+    if not path.exists():
+        raise TrainerError(Reason.SOURCE_NOT_FOUND, f"there is no folder {path} ({uri})", where=_WHERE)
+    if root is not None:
+        _check_links(path, root.resolve(), uri)
+    # Every file now: weights and tokenizers are read by libraries that wrap a refusal in words of their own.
+    for file in model_files(path.resolve()):
+        if not os.access(file, os.R_OK):
+            raise unreadable(file, uri, where=_WHERE)
+    return check_folder(path.resolve())
 
 
 def check_folder(path: Path) -> Path:

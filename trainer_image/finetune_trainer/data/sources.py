@@ -140,6 +140,12 @@ def _locate_hub(
     return Located(uri, files, tuple(namer(file) for file in files), _format(files, format, uri=uri, where=where), snapshot.commit)
 
 
+def unreadable(path: object, uri: str, *, where: str) -> TrainerError:
+    """What lies on a disk and is not this user's to read: a token, the reason's own advice, would not help."""
+    hint = f"Make it readable for user {os.getuid()}, who runs this: chmod -R a+rX on the folder, for instance; then start again."
+    return TrainerError(Reason.SOURCE_FORBIDDEN, f"{path} may not be read by this user ({uri})", where=where, hint=hint)
+
+
 def _find(path: Path, *, uri: str, where: str, root: Path | None) -> list[Path]:
     """The files under a path, a folder or a glob, sorted; hidden ones and those that begin with `_` are no data."""
     try:
@@ -152,10 +158,10 @@ def _find(path: Path, *, uri: str, where: str, root: Path | None) -> list[Path]:
         else:
             raise TrainerError(Reason.SOURCE_NOT_FOUND, f"there is no file or folder {path} ({uri})", where=where)
     except PermissionError as error:
-        raise TrainerError(Reason.SOURCE_FORBIDDEN, f"{error.filename} may not be read by this user ({uri})", where=where) from None
+        raise unreadable(error.filename, uri, where=where) from None
     for file in found:
         if not os.access(file, os.R_OK):
-            raise TrainerError(Reason.SOURCE_FORBIDDEN, f"{file} may not be read by this user ({uri})", where=where)
+            raise unreadable(file, uri, where=where)
         # A link on a claim must not lead to what the claim doesn't hold.
         if root is not None and not file.resolve().is_relative_to(root.resolve()):
             raise TrainerError(Reason.INVALID_SPEC, f"{file} is a link that leaves the claim ({uri})", where=where)
