@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
@@ -62,6 +63,31 @@ async def list_all(kube: Kube, kind: Kind, namespace: str | None = None, *, labe
     return tuple([item async for page in kube.pages(kind, namespace, labels=labels, fields=fields) for item in page])
 
 
+@dataclass(frozen=True)
+class Connection:
+    """One pool of connections with somebody's credentials."""
+
+    configuration: Configuration
+    session: aiohttp.ClientSession
+    options: Mapping[str, Any]
+    """Of each request."""
+
+    @classmethod
+    def to(cls, configuration: Configuration) -> Connection:
+        """The official client builds the TLS context. Its own session would look for a netrc, in a thread, before each request, and its own
+        request write the body with the slower json."""
+        rest = RESTClientObject(configuration)
+        connector = aiohttp.TCPConnector(ssl=rest.ssl_context, limit=configuration.connection_pool_maxsize)
+        proxy = {"proxy": configuration.proxy, "proxy_headers": configuration.proxy_headers} if configuration.proxy else {}
+        named = {"server_hostname": configuration.tls_server_name} if configuration.tls_server_name else {}
+        return cls(configuration, aiohttp.ClientSession(connector=connector, timeout=TIMEOUT), {**proxy, **named})
+
+    @property
+    def host(self) -> str:
+        """`https://HOST:PORT`"""
+        return str(self.configuration.host).rstrip("/")
+
+
 class ApiServer:
     """Kube over HTTPS. A 401 drops the connection, and the credentials are read anew for the next call."""
 
@@ -79,7 +105,7 @@ class ApiServer:
         self._asked = asked
         self._heard = heard
         self._user_agent = user_agent
-        self._connection: tuple[Configuration, RESTClientObject] | None = None
+        self._connection: Connection | None = None
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Manifest:
         return await self._call("GET", kind.path(namespace, name))
@@ -143,7 +169,7 @@ class ApiServer:
         """Close the connections: call it before the loop ends."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            await connection[1].close()
+            await connection.session.close()
 
     async def _call(
         self,
@@ -160,15 +186,15 @@ class ApiServer:
         began, code = time.monotonic(), 0
         try:
             if self._connection is None:
-                configuration = await self._load()
-                self._connection = configuration, RESTClientObject(configuration)
-            configuration, rest = self._connection
+                self._connection = Connection.to(await self._load())
+            connection = self._connection
             headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._user_agent}
-            if authorization := await access.authorization(configuration):
+            if authorization := await access.authorization(connection.configuration):
                 headers["Authorization"] = authorization
-            url = f"{configuration.host.rstrip('/')}{path}" + (f"?{urlencode(query)}" if query else "")
-            response = await rest.request(verb, url, headers=headers, body=body, _request_timeout=TIMEOUT)  # type: ignore[no-untyped-call]
-            data: bytes = await response.read()
+            url = f"{connection.host}{path}" + (f"?{urlencode(query)}" if query else "")
+            sent = orjson.dumps(body) if body is not None else None
+            response = await connection.session.request(verb, url, headers=headers, data=sent, **connection.options)
+            data = await response.read()
             code = response.status
             self._heard(response.headers.get("Date"), time.monotonic() - began)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
