@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import functools
-import json
-from typing import Any
 
-from pydantic import ValidationError
+import orjson
 
-from finetune_api import constants as c
 from finetune_api.constants import ConditionReason, ConditionType
 from finetune_api.problem import Problem, Severity
-from finetune_api.v1alpha1.fine_tune_job import RULES_APART, FineTuneJob, Retain
+from finetune_api.v1alpha1.fine_tune_job import FineTuneJob, Retain
 from finetune_api.validation import validate
+from finetune_operator import parsed
 from finetune_operator.case import Case, Step, refusing
 from finetune_operator.model import Manifest, Observed
+from finetune_operator.parsed import document
 from finetune_operator.policies.runtime import RETRY_SECONDS
 from finetune_operator.resources.storage import claim_in, credentials, offered_claims, offered_secrets, uris
 from finetune_operator.views import condition
@@ -31,7 +30,7 @@ def parse(seen: Observed) -> FineTuneJob | Step:
     """
     if (accepted := _accepted(seen.job)) is not None:
         return accepted
-    problems = list(_errors(json.dumps(_document(seen.job))))
+    problems = list(_errors(document(seen.job)))
     job = read(seen.job) if not problems else None
     if job is not None:
         problems += [
@@ -84,10 +83,7 @@ def runnable(case: Case) -> Step | None:
 
 def read(manifest: Manifest) -> FineTuneJob | None:
     """Return the job without judging it, None where it doesn't read as one."""
-    try:
-        return FineTuneJob.model_validate(_document(manifest), context=RULES_APART)
-    except ValidationError:
-        return None
+    return parsed.read(document(manifest))
 
 
 def _accepted(manifest: Manifest) -> FineTuneJob | None:
@@ -99,9 +95,9 @@ def _accepted(manifest: Manifest) -> FineTuneJob | None:
 
 
 @functools.lru_cache(maxsize=128)  # until the first status, which waits for news, a new job is judged at each look
-def _errors(document: str) -> tuple[Problem, ...]:
+def _errors(text: bytes) -> tuple[Problem, ...]:
     """Return what is wrong with a manifest, given as JSON."""
-    return tuple(problem for problem in validate(json.loads(document))[1] if problem.severity is Severity.ERROR)
+    return tuple(problem for problem in validate(orjson.loads(text))[1] if problem.severity is Severity.ERROR)
 
 
 def _invalid(problems: list[Problem], *, requeue_after: float | None = None) -> Step:
@@ -109,8 +105,3 @@ def _invalid(problems: list[Problem], *, requeue_after: float | None = None) -> 
     words = "; ".join(str(problem) for problem in problems[:5]) + more
     return refusing(ConditionReason.INVALID_SPEC, words, requeue_after=requeue_after)
 
-
-def _document(manifest: Manifest) -> dict[str, Any]:
-    """Return what the user wrote: the server's metadata and our status are not the manifest's."""
-    metadata = {key: manifest["metadata"][key] for key in ("name", "namespace") if key in manifest["metadata"]}
-    return {"apiVersion": c.API_VERSION, "kind": c.KIND, "metadata": metadata, "spec": manifest.get("spec")}
