@@ -12,8 +12,8 @@ from typing import Any, Final
 import kopf
 
 from finetune_api import constants as c
-from finetune_operator.index import WATCHED, Index, is_live
-from finetune_operator.kinds import FINE_TUNE_JOB, JOB, MANAGED_SELECTOR, POD, Kind, uid_of
+from finetune_operator.index import WATCHED, Entry, Index, is_live
+from finetune_operator.kinds import FINE_TUNE_JOB, JOB, MANAGED_SELECTOR, POD, Kind, uid_of, version_of
 from finetune_operator.model import Key, Manifest
 from finetune_operator.workqueue import Lane, WorkQueue
 
@@ -33,16 +33,29 @@ class Intake:
     def deliver(self, kind: Kind, change: str | None, manifest: Manifest) -> None:
         """change: ADDED, MODIFIED, DELETED, or None for what a list showed."""
         self._heard(kind)
+        known = self._index.get(uid_of(manifest))
+        before = known.body if known is not None else None
         if change == "DELETED":
             gone = self._index.get(uid_of(manifest))
             keys = self._index.keys_of(gone) if gone is not None and kind is not FINE_TUNE_JOB else frozenset()
             self._index.drop(uid_of(manifest))
         else:
-            keys = self._index.keys_of(self._index.put(kind, manifest, watched=True))
+            entry = self._index.put(kind, manifest, watched=True)
+            keys = self._index.keys_of(entry)
+            if change is not None and len(keys) == 1 and _tells_nothing(entry, manifest, before):
+                return  # what a list shows is looked at in any case
         at_work = change != "DELETED" and kind is not FINE_TUNE_JOB and is_live(kind, manifest)
         for key in keys:
             if self._index.matters(key) or (at_work and self._index.settled(key)):
                 self._queue.add(key, _lane(kind, manifest))
+
+
+def _tells_nothing(entry: Entry, manifest: Manifest, before: bytes | None) -> bool:
+    """Whether nothing is to be decided on what was delivered, beside what was known: of a FineTuneJob, our own status write and what that
+    rested on; of a child, what the look that asked for it has seen, or made, and what no decision reads."""
+    if entry.kind is FINE_TUNE_JOB:
+        return entry.delivered > version_of(manifest) or version_of(manifest) <= entry.written
+    return entry.body is not None and entry.body == before
 
 
 def _lane(kind: Kind, manifest: Manifest) -> Lane:

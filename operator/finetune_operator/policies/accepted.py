@@ -104,4 +104,3 @@ def _invalid(problems: list[Problem], *, requeue_after: float | None = None) -> 
     more = f" (and {len(problems) - 5} more: finetune validate shows all)" if len(problems) > 5 else ""
     words = "; ".join(str(problem) for problem in problems[:5]) + more
     return refusing(ConditionReason.INVALID_SPEC, words, requeue_after=requeue_after)
-
