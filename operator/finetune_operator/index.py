@@ -25,7 +25,8 @@ from finetune_operator.names import is_reader
 from finetune_operator.outputs import folder_of, output_of
 from finetune_operator.requests import is_served
 
-WATCHED = (FINE_TUNE_JOB, JOB, POD)
+CHILDREN = (JOB, POD)
+WATCHED = (FINE_TUNE_JOB, *CHILDREN)
 HEAVY_ANNOTATIONS = frozenset({c.TRAINER_CONFIG_ANNOTATION, c.PROGRESS_CA_ANNOTATION, "kubectl.kubernetes.io/last-applied-configuration"})
 COUNTS = frozenset({"active", "ready", "terminating", "uncountedTerminatedPods"})
 """Of a Job's status: pods come with events of their own."""

@@ -7,7 +7,8 @@ from itertools import islice
 
 import pytest
 
-from finetune_operator.handlers import LONGEST_BACKOFF, Intake, kopf_settings
+from finetune_operator.follow import LONGEST_BACKOFF
+from finetune_operator.handlers import Intake, kopf_settings
 from finetune_operator.index import Index
 from finetune_operator.kinds import FINE_TUNE_JOB, JOB, POD
 from finetune_operator.model import Key
