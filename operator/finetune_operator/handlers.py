@@ -57,7 +57,7 @@ def _tells_nothing(entry: Entry, manifest: Manifest, before: bytes | None) -> bo
 
 
 def _lane(kind: Kind, manifest: Manifest) -> Lane:
-    """New is a FineTuneJob that has no status of ours yet; its children, and its later changes, go before."""
+    """New is a FineTuneJob that has no status of ours yet; its children, and its later changes, are news of what runs."""
     return Lane.NEW if kind is FINE_TUNE_JOB and not (manifest.get("status") or {}).get("conditions") else Lane.RUNNING
 
 

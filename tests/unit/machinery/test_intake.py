@@ -33,16 +33,17 @@ def keys(queue: WorkQueue[Key]) -> list[Key]:
     return found
 
 
-def test_new_jobs_wait_behind_the_children_of_running_ones() -> None:
+def test_the_children_of_running_jobs_are_no_new_jobs() -> None:
     intake, _, queue = scene()
     intake.deliver(FINE_TUNE_JOB, None, fine_tune_job(status=RUNNING))
     keys(queue)
     intake.deliver(FINE_TUNE_JOB, "ADDED", fine_tune_job("other", uid="j2"))
+    intake.deliver(FINE_TUNE_JOB, "ADDED", fine_tune_job("third", uid="j3"))
     intake.deliver(JOB, "ADDED", batch_job())
-    assert keys(queue) == [KEY, OTHER]
+    assert keys(queue) == [OTHER, KEY, Key("team-a", "third")]
 
 
-def test_a_change_of_a_running_job_goes_before_new_jobs() -> None:
+def test_a_change_of_a_running_job_is_no_new_job() -> None:
     intake, _, queue = scene()
     intake.deliver(FINE_TUNE_JOB, "ADDED", fine_tune_job("other", uid="j2"))
     intake.deliver(FINE_TUNE_JOB, "MODIFIED", fine_tune_job(status=RUNNING, suspend=True))
