@@ -91,7 +91,7 @@ class Index:
             entry.delivered = max(entry.delivered, version)
         if kind is FINE_TUNE_JOB and (version >= entry.version or entry.uid in self._unread.get(entry.namespace, ())):
             self._take_output(entry, output_of(manifest))
-        if version >= entry.version:
+        if version > entry.version or (version == entry.version and entry.body is None):
             entry.version = version
             entry.settled = kind is FINE_TUNE_JOB and is_settled(manifest)
             entry.live = kind in (JOB, POD) and is_live(kind, manifest)

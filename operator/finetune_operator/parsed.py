@@ -1,5 +1,5 @@
 """What follows from a manifest's text alone, kept for a while: a job is looked at some ten times in its life, mostly within seconds, and
-reading and planning it were half of what each look costs."""
+judging, reading and planning it were most of what each look costs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import orjson
 from pydantic import ValidationError
 
 from finetune_api import constants as c
-from finetune_api.plan import Runtime, plan
+from finetune_api.plan import plan
+from finetune_api.problem import Problem, Severity
 from finetune_api.v1alpha1.fine_tune_job import RULES_APART, FineTuneJob
+from finetune_api.validation import validate
 from finetune_api.wire import TrainerConfig
 from finetune_operator.model import Manifest
+from finetune_operator.resources.job import JobParts, plan_runtime
+from finetune_operator.snapshot import RuntimeSnapshot
 
-KEPT: Final = 256
-"""Jobs; some ten kilobytes each."""
+LARGEST: Final = 16_384
+"""Bytes of a document that is kept: memory is bounded, whatever users write."""
 
 
 def document(manifest: Manifest) -> bytes:
@@ -25,23 +29,46 @@ def document(manifest: Manifest) -> bytes:
     return orjson.dumps({"apiVersion": c.API_VERSION, "kind": c.KIND, "metadata": metadata, "spec": manifest.get("spec")})
 
 
-@functools.lru_cache(maxsize=KEPT)
-def read(text: bytes) -> FineTuneJob | None:
-    """Return a document as a job without judging it, None where it doesn't read as one."""
+def read(manifest: Manifest) -> FineTuneJob | None:
+    """Return the job without judging it, None where it doesn't read as one."""
+    text = document(manifest)
+    return _read(text) if len(text) <= LARGEST else _read.__wrapped__(text)
+
+
+def errors(manifest: Manifest) -> tuple[Problem, ...]:
+    """Return what is wrong with the job by its own fields."""
+    text = document(manifest)
+    return _errors(text) if len(text) <= LARGEST else _errors.__wrapped__(text)
+
+
+def configs(parts: JobParts) -> tuple[TrainerConfig, ...]:
+    """Return what each segment's trainer is told, in order."""
+    text = document(parts.manifest)
+    if len(text) > LARGEST or parts.job is not _read(text):  # a job that was read from elsewhere has a plan of its own
+        return _plan(parts)
+    return _configs(text, parts.manifest["metadata"]["uid"], parts.snapshot.text)
+
+
+@functools.lru_cache(maxsize=256)
+def _read(text: bytes) -> FineTuneJob | None:
     try:
         return FineTuneJob.model_validate(orjson.loads(text), context=RULES_APART)
     except ValidationError:
         return None
 
 
-def configs(manifest: Manifest, job: FineTuneJob, runtime: Runtime) -> tuple[TrainerConfig, ...]:
-    """Return what each segment's trainer is told, in order. `job` is the manifest, read."""
-    text = document(manifest)
-    # Whoever read another job from this manifest (with defaults of its own, say) gets the plan of that.
-    return _configs(text, runtime.model_dump_json()) if job is read(text) else tuple(plan(job, runtime=runtime).segments)
+@functools.lru_cache(maxsize=1024)  # until the first status, which waits for news, a new job is judged at each look
+def _errors(text: bytes) -> tuple[Problem, ...]:
+    return tuple(problem for problem in validate(orjson.loads(text))[1] if problem.severity is Severity.ERROR)
 
 
-@functools.lru_cache(maxsize=KEPT)
-def _configs(text: bytes, runtime: str) -> tuple[TrainerConfig, ...]:
-    job = read(text)
-    return tuple(plan(job, runtime=Runtime.model_validate_json(runtime)).segments) if job is not None else ()
+@functools.lru_cache(maxsize=256)
+def _configs(text: bytes, uid: str, runtime: str) -> tuple[TrainerConfig, ...]:
+    job, snapshot, metadata = _read(text), RuntimeSnapshot.read(runtime), orjson.loads(text)["metadata"]
+    if job is None or snapshot is None:
+        raise ValueError("what was read a moment ago can't be read")
+    return _plan(JobParts({"metadata": {**metadata, "uid": uid}}, job, snapshot))
+
+
+def _plan(parts: JobParts) -> tuple[TrainerConfig, ...]:
+    return tuple(plan(parts.job, runtime=plan_runtime(parts)).segments)

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-
-import orjson
-
 from finetune_api.constants import ConditionReason, ConditionType
-from finetune_api.problem import Problem, Severity
+from finetune_api.problem import Problem
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob, Retain
-from finetune_api.validation import validate
 from finetune_operator import parsed
 from finetune_operator.case import Case, Step, refusing
 from finetune_operator.model import Manifest, Observed
-from finetune_operator.parsed import document
 from finetune_operator.policies.runtime import RETRY_SECONDS
 from finetune_operator.resources.storage import claim_in, credentials, offered_claims, offered_secrets, uris
 from finetune_operator.views import condition
@@ -30,7 +24,7 @@ def parse(seen: Observed) -> FineTuneJob | Step:
     """
     if (accepted := _accepted(seen.job)) is not None:
         return accepted
-    problems = list(_errors(document(seen.job)))
+    problems = list(parsed.errors(seen.job))
     job = read(seen.job) if not problems else None
     if job is not None:
         problems += [
@@ -83,7 +77,7 @@ def runnable(case: Case) -> Step | None:
 
 def read(manifest: Manifest) -> FineTuneJob | None:
     """Return the job without judging it, None where it doesn't read as one."""
-    return parsed.read(document(manifest))
+    return parsed.read(manifest)
 
 
 def _accepted(manifest: Manifest) -> FineTuneJob | None:
@@ -92,12 +86,6 @@ def _accepted(manifest: Manifest) -> FineTuneJob | None:
     if said.get("status") != "True" or said.get("observedGeneration") != manifest["metadata"].get("generation"):
         return None
     return read(manifest)
-
-
-@functools.lru_cache(maxsize=128)  # until the first status, which waits for news, a new job is judged at each look
-def _errors(text: bytes) -> tuple[Problem, ...]:
-    """Return what is wrong with a manifest, given as JSON."""
-    return tuple(problem for problem in validate(orjson.loads(text))[1] if problem.severity is Severity.ERROR)
 
 
 def _invalid(problems: list[Problem], *, requeue_after: float | None = None) -> Step:
