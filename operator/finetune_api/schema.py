@@ -42,6 +42,8 @@ def structural_schema(kind: Kind) -> Schema:
         properties["status"]["default"] = {"observedGeneration": -1}
         conditions = node_at(schema, "status.conditions")
         conditions |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+        # The operator alone writes the status, always whole: who owns each of its fields would be most of the object, and is compared each time.
+        properties["status"]["x-kubernetes-map-type"] = "atomic"
     _attach_rules(schema, kind)
     return schema
 

@@ -18,8 +18,9 @@ from finetune_operator import access, probes
 from finetune_operator.clock import Clock
 from finetune_operator.errors import Conflict, SettingsError, Transient, Waiting
 from finetune_operator.events import Recorder
+from finetune_operator.follow import follow
 from finetune_operator.handlers import Intake, watch
-from finetune_operator.index import Index
+from finetune_operator.index import CHILDREN, Index
 from finetune_operator.kinds import FINE_TUNE_JOB, RUNTIME
 from finetune_operator.kube import ApiServer
 from finetune_operator.memory import give_back
@@ -82,7 +83,8 @@ async def _run(
     async def credentials() -> kopf.ConnectionInfo:
         return await access.for_kopf(await load())
 
-    known = asyncio.Event()
+    known, intake = asyncio.Event(), Intake(index, queue, instruments.heard)
+    where: tuple[str | None, ...] = settings.namespaces or (None,)
 
     async def compare() -> None:
         await _check_served(kube)
@@ -102,8 +104,9 @@ async def _run(
             parts.create_task(begin()),
             parts.create_task(progress.run()),
             parts.create_task(metrics.serve(settings.metrics_port, queue, relist, index)),
+            *(parts.create_task(follow(kube, kind, namespace, intake.deliver)) for kind in CHILDREN for namespace in where),
         ]
-        await parts.create_task(watch(Intake(index, queue, instruments.heard), settings.namespaces, credentials))
+        await parts.create_task(watch(intake, settings.namespaces, credentials))
         queue.close()
         await asyncio.wait(workers, timeout=LAST_WORK if known.is_set() else 0)
         for part in (*workers, *others):

@@ -9,14 +9,14 @@ from functools import cached_property
 from typing import Final
 
 from finetune_api.constants import ConditionReason
-from finetune_api.plan import plan
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob, FineTuneJobSpec
 from finetune_api.v1alpha1.runtime import ClusterFineTuneRuntimeSpec, Prepare
 from finetune_api.v1alpha1.status import Failure, Phase
 from finetune_api.wire import RunResult, SegmentKind, TrainerConfig
+from finetune_operator import parsed
 from finetune_operator.attempts import History, Sight, history
 from finetune_operator.model import Create, Delete, Manifest, Need, Observed
-from finetune_operator.resources.job import JobParts, gpus_of, plan_runtime
+from finetune_operator.resources.job import JobParts, gpus_of
 from finetune_operator.snapshot import RuntimeSnapshot
 from finetune_operator.views import JobView, PodView, job_views
 
@@ -81,7 +81,7 @@ class Case:
     def of(cls, seen: Observed, job: FineTuneJob, snapshot: RuntimeSnapshot) -> Case:
         """Look at everything once."""
         parts = JobParts(seen.job, job, snapshot, seen.endpoint)
-        planned = plan(job, runtime=plan_runtime(parts)).segments
+        planned = parsed.configs(parts)
         inside = snapshot.spec.prepare is Prepare.IN_TRAIN_POD
         configs = tuple(config for config in planned if not (inside and config.segment.kind is SegmentKind.PREPARE))
         gpus = {config.segment.index: gpus_of(config, snapshot.spec) for config in configs}

@@ -6,20 +6,18 @@ operator is down keeps its GPUs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import kopf
 from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 from finetune_api import constants as c
-from finetune_operator.index import WATCHED, Index, is_live
-from finetune_operator.kinds import FINE_TUNE_JOB, JOB, MANAGED_SELECTOR, POD, Kind, uid_of
+from finetune_operator.follow import Backoffs
+from finetune_operator.index import Entry, Index, is_live
+from finetune_operator.kinds import FINE_TUNE_JOB, Kind, uid_of, version_of
 from finetune_operator.model import Key, Manifest
 from finetune_operator.workqueue import Lane, WorkQueue
-
-LONGEST_BACKOFF: Final = 13.0
-"""Seconds between two attempts of a watch at an API server that is away."""
 
 
 class Intake:
@@ -34,34 +32,42 @@ class Intake:
     def deliver(self, kind: Kind, change: str | None, manifest: Manifest) -> None:
         """change: ADDED, MODIFIED, DELETED, or None for what a list showed."""
         self._heard(kind)
+        known = self._index.get(uid_of(manifest))
+        before = known.body if known is not None else None
         if change == "DELETED":
             gone = self._index.get(uid_of(manifest))
             keys = self._index.keys_of(gone) if gone is not None and kind is not FINE_TUNE_JOB else frozenset()
             self._index.drop(uid_of(manifest))
         else:
-            keys = self._index.keys_of(self._index.put(kind, manifest, watched=True))
+            entry = self._index.put(kind, manifest, watched=True)
+            keys = self._index.keys_of(entry)
+            if change is not None and len(keys) == 1 and _tells_nothing(entry, manifest, before):
+                return  # what a list shows is looked at in any case
         at_work = change != "DELETED" and kind is not FINE_TUNE_JOB and is_live(kind, manifest)
         for key in keys:
             if self._index.matters(key) or (at_work and self._index.settled(key)):
                 self._queue.add(key, _lane(kind, manifest))
 
 
+def _tells_nothing(entry: Entry, manifest: Manifest, before: bytes | None) -> bool:
+    """Whether nothing is to be decided on what was delivered, beside what was known: of a FineTuneJob, our own status write and what that
+    rested on; of a child, what the look that asked for it has seen, or made, and what no decision reads."""
+    if entry.kind is FINE_TUNE_JOB:
+        return entry.delivered > version_of(manifest) or version_of(manifest) <= entry.written
+    return entry.body is not None and entry.body == before
+
+
 def _lane(kind: Kind, manifest: Manifest) -> Lane:
-    """New is a FineTuneJob that has no status of ours yet; its children, and its later changes, go before."""
+    """New is a FineTuneJob that has no status of ours yet; its children, and its later changes, are news of what runs."""
     return Lane.NEW if kind is FINE_TUNE_JOB and not (manifest.get("status") or {}).get("conditions") else Lane.RUNNING
 
 
 def register(registry: kopf.OperatorRegistry, intake: Intake) -> None:
-    """Have Kopf watch the three kinds. Which of their objects, the settings say: the API server filters."""
-    for kind in WATCHED:
-        group, _, version = kind.api_version.rpartition("/")
-        _register(registry, intake, kind, group, version)
+    """Have Kopf watch the FineTuneJobs; their children are followed apart (`follow.py`)."""
 
-
-def _register(registry: kopf.OperatorRegistry, intake: Intake, kind: Kind, group: str, version: str) -> None:
-    @kopf.on.event(group=group, version=version, plural=kind.plural, id=kind.plural, registry=registry)
+    @kopf.on.event(c.GROUP, c.VERSION, c.PLURAL, id=c.PLURAL, registry=registry)
     async def on_event(event: Any, **_: Any) -> None:
-        intake.deliver(kind, event["type"], event["object"])
+        intake.deliver(FINE_TUNE_JOB, event["type"], event["object"])
 
 
 def kopf_settings() -> kopf.OperatorSettings:
@@ -70,7 +76,8 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.peering.standalone = True  # one replica; an overlap of two is harmless
     settings.posting.enabled = False  # Events are ours
     settings.scanning.disabled = True  # no right on CRDs and namespaces is needed
-    settings.networking.error_backoffs = Endless()
+    # When they are used up Kopf gives up its watch for good: by default after a minute of an API server that answers 503.
+    settings.networking.error_backoffs = Backoffs()
     settings.networking.connect_timeout, settings.networking.request_timeout = 10, 30
     settings.watching.connect_timeout, settings.watching.server_timeout, settings.watching.client_timeout = 10, 600, 630
     # How much of a list is in memory at once: a chunk, and what the tasks of its objects hold until they end.
@@ -78,20 +85,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.queueing.idle_timeout = 0.1
     settings.persistence.finalizer = f"{c.GROUP}/finalizer"  # in case that one ever appears
     settings.persistence.diffbase_storage = NoDiffs()
-    for kind in (JOB, POD):
-        group, _, version = kind.api_version.rpartition("/")
-        settings.watching.label_selectors[group, version, kind.plural] = MANAGED_SELECTOR
     return settings
-
-
-class Endless:
-    """Back-offs without end, from the first for each request. When they are used up Kopf gives up its watch for good: by default after a
-    minute of an API server that answers 503. A right that is missing is told by the re-list, which ends the process at once."""
-
-    def __iter__(self) -> Iterator[float]:
-        yield from (1, 1, 2, 3, 5, 8)
-        while True:
-            yield LONGEST_BACKOFF
 
 
 class NoDiffs(kopf.DiffBaseStorage):

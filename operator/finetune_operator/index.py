@@ -25,9 +25,11 @@ from finetune_operator.names import is_reader
 from finetune_operator.outputs import folder_of, output_of
 from finetune_operator.requests import is_served
 
-WATCHED = (FINE_TUNE_JOB, JOB, POD)
+CHILDREN = (JOB, POD)
+WATCHED = (FINE_TUNE_JOB, *CHILDREN)
 HEAVY_ANNOTATIONS = frozenset({c.TRAINER_CONFIG_ANNOTATION, c.PROGRESS_CA_ANNOTATION, "kubectl.kubernetes.io/last-applied-configuration"})
-
+COUNTS = frozenset({"active", "ready", "terminating", "uncountedTerminatedPods"})
+"""Of a Job's status: pods come with events of their own."""
 
 K = TypeVar("K")
 
@@ -47,6 +49,8 @@ class Entry:
     """Of the newest body or metadata that anybody showed us."""
     delivered: int = 0
     """Of the newest that the watch itself delivered: by this a deaf watch is known."""
+    written: int = 0
+    """Of a FineTuneJob, after the newest status that we wrote: it rested on the one before."""
     body: bytes | None = None
     settled: bool = False
     """A FineTuneJob for which nothing remains to be done."""
@@ -87,7 +91,7 @@ class Index:
             entry.delivered = max(entry.delivered, version)
         if kind is FINE_TUNE_JOB and (version >= entry.version or entry.uid in self._unread.get(entry.namespace, ())):
             self._take_output(entry, output_of(manifest))
-        if version >= entry.version:
+        if version > entry.version or (version == entry.version and entry.body is None):
             entry.version = version
             entry.settled = kind is FINE_TUNE_JOB and is_settled(manifest)
             entry.live = kind in (JOB, POD) and is_live(kind, manifest)
@@ -98,6 +102,10 @@ class Index:
                 for child in self._descendants(entry.uid):
                     child.body = None
         return entry
+
+    def wrote(self, job: Manifest) -> None:
+        """Take in the answer to a status write."""
+        self.put(FINE_TUNE_JOB, job, watched=False).written = version_of(job)
 
     def note(self, kind: Kind, manifest: Manifest) -> Entry:
         """Take in that an object exists at a version, from its metadata alone: an older body is no longer believed."""
@@ -262,11 +270,16 @@ def is_live(kind: Kind, manifest: Manifest) -> bool:
 
 
 def slim(manifest: Manifest) -> bytes:
-    """An object, compressed, without what no decision reads: who wrote which field, what was applied last, the trainer's config."""
-    small = {**manifest, "metadata": _slim_metadata(manifest["metadata"])}
-    template = (manifest.get("spec") or {}).get("template") if manifest.get("kind") == JOB.name else None
-    if template is not None:
-        small["spec"] = {**manifest["spec"], "template": {**template, "metadata": _slim_metadata(template.get("metadata") or {})}}
+    """An object, compressed, without what no decision reads: who wrote which field, what was applied last, the trainer's config; of a child, its
+    version and finalizers; of a Job, what it makes and how it counts. So two bodies of a child that are equal are decided on alike."""
+    small, kind = {**manifest, "metadata": _slim_metadata(manifest["metadata"])}, manifest.get("kind")
+    if kind != FINE_TUNE_JOB.name:
+        for name in ("resourceVersion", "finalizers"):
+            small["metadata"].pop(name, None)
+    if kind == JOB.name:
+        for part, left_out in (("spec", {"template"}), ("status", COUNTS)):
+            if part in manifest:
+                small[part] = {name: value for name, value in manifest[part].items() if name not in left_out}
     return zlib.compress(orjson.dumps(small), 1)
 
 

@@ -6,9 +6,11 @@ know; only its connection, TLS and credentials are used.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
 from urllib.parse import urlencode
 
 import aiohttp
@@ -17,13 +19,16 @@ from kubernetes.aio.client import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 
 from finetune_operator import access
-from finetune_operator.errors import Transient, error_of
+from finetune_operator.errors import KubeError, Transient, error_of
 from finetune_operator.kinds import BY_NAME, FINE_TUNE_JOB, OWN_EVENT, SECRET, Kind
 from finetune_operator.model import Manifest
 
 Body = dict[str, Any]
 FIELD_MANAGER = "finetune-operator"
 CHUNK = 200  # of whose answer and its objects the operator holds one at a time; a busy API server must come to its end within TIMEOUT
+WATCH_SECONDS = 600
+WATCH_TIMEOUT = aiohttp.ClientTimeout(total=WATCH_SECONDS + 30, sock_connect=10, sock_read=70)
+"""An API server sends a bookmark each minute where nothing else happens."""
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 TOKEN_REVIEW: Body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview"}
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -62,6 +67,31 @@ async def list_all(kube: Kube, kind: Kind, namespace: str | None = None, *, labe
     return tuple([item async for page in kube.pages(kind, namespace, labels=labels, fields=fields) for item in page])
 
 
+@dataclass(frozen=True)
+class Connection:
+    """One pool of connections with somebody's credentials."""
+
+    configuration: Configuration
+    session: aiohttp.ClientSession
+    options: Mapping[str, Any]
+    """Of each request."""
+
+    @classmethod
+    def to(cls, configuration: Configuration) -> Connection:
+        """The official client builds the TLS context. Its own session would look for a netrc, in a thread, before each request, and its own
+        request write the body with the slower json."""
+        rest = RESTClientObject(configuration)
+        connector = aiohttp.TCPConnector(ssl=rest.ssl_context, limit=0)  # as many as workers and watches ask for
+        proxy = {"proxy": configuration.proxy, "proxy_headers": configuration.proxy_headers} if configuration.proxy else {}
+        named = {"server_hostname": configuration.tls_server_name} if configuration.tls_server_name else {}
+        return cls(configuration, aiohttp.ClientSession(connector=connector), {**proxy, **named})
+
+    @property
+    def host(self) -> str:
+        """`https://HOST:PORT`"""
+        return str(self.configuration.host).rstrip("/")
+
+
 class ApiServer:
     """Kube over HTTPS. A 401 drops the connection, and the credentials are read anew for the next call."""
 
@@ -79,7 +109,8 @@ class ApiServer:
         self._asked = asked
         self._heard = heard
         self._user_agent = user_agent
-        self._connection: tuple[Configuration, RESTClientObject] | None = None
+        self._connection: Connection | None = None
+        self._connecting = asyncio.Lock()
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Manifest:
         return await self._call("GET", kind.path(namespace, name))
@@ -87,17 +118,55 @@ class ApiServer:
     async def pages(
         self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = "", metadata_only: bool = False
     ) -> AsyncIterator[list[Body]]:
-        query = {"limit": str(CHUNK), "labelSelector": labels, "fieldSelector": fields}
         accept = METADATA_ONLY if metadata_only else "application/json"
+        async for page, _ in self.listed(kind, namespace, labels=labels, fields=fields, accept=accept):
+            yield page
+
+    async def listed(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        *,
+        labels: str = "",
+        fields: str = "",
+        accept: str = "application/json",
+        chunk: int = CHUNK,
+    ) -> AsyncIterator[tuple[list[Body], str]]:
+        """A list in chunks, each with the resourceVersion of the whole. Raises KubeError."""
+        query = {"limit": str(chunk), "labelSelector": labels, "fieldSelector": fields}
         while True:
             found = await self._call(
                 "GET", kind.path(namespace), query={name: value for name, value in query.items() if value}, accept=accept
             )
+            metadata = found.get("metadata", {})
             # Items of a list don't say what they are.
-            yield [{**item, "apiVersion": kind.api_version, "kind": kind.name} for item in found.get("items") or []]
-            query["continue"] = found.get("metadata", {}).get("continue") or ""
+            yield (
+                [{**item, "apiVersion": kind.api_version, "kind": kind.name} for item in found.get("items") or []],
+                metadata.get("resourceVersion") or "",
+            )
+            query["continue"] = metadata.get("continue") or ""
             if not query["continue"]:
                 return
+
+    async def changes(self, kind: Kind, namespace: str | None, *, labels: str, since: str) -> AsyncIterator[tuple[str, Body]]:
+        """What a watch tells after a resourceVersion, bookmarks too, until the API server ends it. Raises KubeError."""
+        query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_SECONDS), "resourceVersion": since}
+        path = kind.path(namespace)
+        try:
+            response = await self._send("GET", path, query={**query, "labelSelector": labels}, timeout=WATCH_TIMEOUT)
+            async with response:
+                if response.status >= 400:
+                    await self._fail("WATCH", path, response, await response.read())
+                rest = b""
+                async for data in response.content.iter_any():
+                    *lines, rest = (rest + data).split(b"\n")
+                    for line in lines:
+                        told = orjson.loads(line)
+                        if told["type"] == "ERROR":
+                            raise _told("WATCH", path, told["object"])
+                        yield told["type"], told["object"]
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise Transient("WATCH", path, code=0, reason=type(error).__name__, message=str(error)) from error
 
     async def create(self, manifest: Manifest) -> Manifest:
         kind = OWN_EVENT if manifest["kind"] == OWN_EVENT.name else BY_NAME[manifest["kind"]]
@@ -143,7 +212,7 @@ class ApiServer:
         """Close the connections: call it before the loop ends."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            await connection[1].close()
+            await connection.session.close()
 
     async def _call(
         self,
@@ -159,16 +228,8 @@ class ApiServer:
         """One request: its answer, or a KubeError. missing: what a 404 means, where it is no error."""
         began, code = time.monotonic(), 0
         try:
-            if self._connection is None:
-                configuration = await self._load()
-                self._connection = configuration, RESTClientObject(configuration)
-            configuration, rest = self._connection
-            headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._user_agent}
-            if authorization := await access.authorization(configuration):
-                headers["Authorization"] = authorization
-            url = f"{configuration.host.rstrip('/')}{path}" + (f"?{urlencode(query)}" if query else "")
-            response = await rest.request(verb, url, headers=headers, body=body, _request_timeout=TIMEOUT)  # type: ignore[no-untyped-call]
-            data: bytes = await response.read()
+            response = await self._send(verb, path, query=query, body=body, accept=accept, content_type=content_type)
+            data = await response.read()
             code = response.status
             self._heard(response.headers.get("Date"), time.monotonic() - began)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -178,16 +239,55 @@ class ApiServer:
         if response.status == 404 and missing is not None:
             return missing
         if response.status >= 400:
-            if response.status == 401:
-                await self.close()
-            said = _status(data)
-            reason, message = said.get("reason") or str(response.reason), said.get("message") or data[:200].decode(errors="replace")
-            raise error_of(verb, path, code=response.status, reason=reason, message=message)
+            await self._fail(verb, path, response, data)
         try:
             parsed: Body = orjson.loads(data)
         except ValueError as error:
             raise Transient(verb, path, code=response.status, reason="NotJson", message="the answer is no JSON: cut on its way?") from error
         return parsed
+
+    async def _send(
+        self,
+        verb: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        accept: str = "application/json",
+        content_type: str = "application/json",
+        timeout: aiohttp.ClientTimeout = TIMEOUT,
+    ) -> aiohttp.ClientResponse:
+        async with self._connecting:
+            if self._connection is None:
+                self._connection = Connection.to(await self._load())
+            connection = self._connection
+        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._user_agent}
+        if authorization := await access.authorization(connection.configuration):
+            headers["Authorization"] = authorization
+        url = f"{connection.host}{path}" + (f"?{urlencode(query)}" if query else "")
+        sent = orjson.dumps(body) if body is not None else None
+        return await connection.session.request(verb, url, headers=headers, data=sent, timeout=timeout, **connection.options)
+
+    async def _fail(self, verb: str, path: str, response: aiohttp.ClientResponse, data: bytes) -> NoReturn:
+        """Raise what an answer of 400 or more means."""
+        if response.status == 401:
+            await self.close()
+        said = _status(data)
+        raise _told(
+            verb,
+            path,
+            {"code": response.status, "reason": said.get("reason") or str(response.reason), "message": said.get("message") or _text(data)},
+        )
+
+
+def _told(verb: str, path: str, status: Body) -> KubeError:
+    """The error that a Status object means."""
+    code = int(status.get("code") or 500)
+    return error_of(verb, path, code=code, reason=str(status.get("reason") or ""), message=str(status.get("message") or ""))
+
+
+def _text(data: bytes) -> str:
+    return data[:200].decode(errors="replace")
 
 
 def _status(data: bytes) -> Body:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
 
@@ -21,6 +22,7 @@ _MOST: Final = {"stages": c.MAX_STAGES, "evaluation": c.MAX_GATES * 8, "artifact
 _SECRET: Final = re.compile(r"(hf_[A-Za-z0-9]{6})[A-Za-z0-9]+|((?:Bearer|token|password)[ =:]+)[^\s\"']{8,}", re.IGNORECASE)
 
 
+@functools.lru_cache(maxsize=64)  # each decision on an ended pod reads its message some four times
 def read_result(message: str) -> RunResult | None:
     """Return the result in a termination message, None where it holds none that is whole."""
     try:

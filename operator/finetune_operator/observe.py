@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from finetune_operator.diagnose import event_time
@@ -27,6 +28,7 @@ from finetune_operator.kube import Kube, list_all
 from finetune_operator.model import Endpoint, Key, Live, Manifest, Need, Observed, Sibling
 from finetune_operator.names import claim_name, is_reader, parse_job_name
 from finetune_operator.nodes import Nodes
+from finetune_operator.shared import Shared
 from finetune_operator.views import PodView
 
 
@@ -48,6 +50,7 @@ class Observer:
         self._live = live
         self._endpoint = endpoint
         self._nodes = Nodes(kube, now=now)
+        self._runtimes = Shared(partial(list_all, kube, RUNTIME))
 
     def remember(self, key: Key) -> Observed | None:
         """What the index has of this job: good for seeing that nothing is to be done. None where the index lacks a part."""
@@ -120,7 +123,7 @@ class Observer:
     async def _add(self, observed: Observed, need: Need) -> Observed:
         match need:
             case Need.RUNTIMES:
-                return replace(observed, runtimes=await list_all(self._kube, RUNTIME))
+                return replace(observed, runtimes=await self._runtimes.read())
             case Need.NODES:
                 return replace(observed, nodes=await self._nodes.all())
             case Need.POD_NODES:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from finetune_operator.apply import apply
 from finetune_operator.errors import NotFound
 from finetune_operator.events import Recorder
-from finetune_operator.index import Index
-from finetune_operator.kinds import FINE_TUNE_JOB, is_terminating, uid_of
+from finetune_operator.index import Index, is_live
+from finetune_operator.kinds import JOB, POD, is_terminating, uid_of
 from finetune_operator.kube import Kube
 from finetune_operator.model import Decision, Key, Need, Observed
 from finetune_operator.observe import Observer
@@ -32,8 +32,8 @@ class Reconciler:
     async def reconcile(self, key: Key) -> float | None:
         """Bring one job on its way. Returns the seconds after which it must be looked at without an event.
 
-        Nothing is made or deleted, and no end is told, that was not decided on what the API server said just now. How a job goes on is
-        told from the index, which spares most of the reads.
+        Nothing is made or deleted that was not decided on what the API server said just now, and no end is told of what may still change. How a
+        job goes on, and what came of what is over, is told from the index, which spares most of the reads.
 
         Raises:
             Conflict: Somebody else wrote the job meanwhile.
@@ -45,7 +45,7 @@ class Reconciler:
         remembered = self.observer.remember(key)
         if remembered is not None:
             remembered, decision = await self._decide(remembered)
-            if decision.only_tells or not (decision.actions or writes_status(remembered, decision)):
+            if decision.only_tells or not writes(remembered, decision) or (not decision.actions and has_ended(remembered)):
                 return await self._write(key, remembered, decision)
         observed = await self.observer.read(key)
         if observed is None or is_terminating(observed.job):  # the garbage collector takes the children
@@ -65,7 +65,7 @@ class Reconciler:
                 self.index.drop(uid_of(observed.job))
                 return None
             self.told(key)
-            self.index.put(FINE_TUNE_JOB, written, watched=False)
+            self.index.wrote(written)
             await self.recorder.write(written, decision.notes)
         self.looked_at(uid_of(observed.job))
         return decision.requeue_after
@@ -79,6 +79,17 @@ class Reconciler:
             observed = await self.observer.add(observed, decision.needs - read)
             read |= decision.needs
         return observed, decision
+
+
+def writes(observed: Observed, decision: Decision) -> bool:
+    return bool(decision.actions) or writes_status(observed, decision)
+
+
+def has_ended(observed: Observed) -> bool:
+    """Whether its Jobs and pods are over, each in a phase that it never leaves: there is no later word to ask for. The status that is written on
+    it is guarded by the FineTuneJob's own version."""
+    children = [*((JOB, job) for job in (*observed.jobs, *observed.orphans, *observed.readers)), *((POD, pod) for pod in observed.pods)]
+    return bool(observed.jobs) and not any(is_live(kind, child) or is_terminating(child) for kind, child in children)
 
 
 def writes_status(observed: Observed, decision: Decision) -> bool:

@@ -21,7 +21,7 @@ USAGE = f"""python -m finetune_operator [--NAME VALUE]...
 Each flag may stand in the environment as {PREFIX}NAME, hyphens as underscores.
 
 --namespaces a,b        the namespaces to serve (default: all of the cluster)
---workers N             how many jobs are worked on at once, 1 to 64 (default: 8)
+--workers N             how many jobs are worked on at once, 1 to 64 (default: 16)
 --relist-seconds N      how often what exists is compared with what the watches delivered, 5 to 3600 (default: 60)
 --deaf-seconds N        how long a watch may lack what that list showed before the liveness probe fails, 2 to 600 (default: 45)
 --probes-port N         port of /healthz and /readyz; 0 takes any free one (default: 8080)
@@ -49,7 +49,7 @@ class ProgressSettings:
 class Settings:
     namespaces: tuple[str, ...] = ()
     """None: the whole cluster."""
-    workers: int = 8
+    workers: int = 16
     relist_seconds: float = 60.0
     deaf_seconds: float = 45.0
     probes_port: int = 8080
@@ -90,7 +90,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         problems.append("context: there is no kubeconfig to take it from: set --kubeconfig")
     settings = Settings(
         namespaces=namespaces,
-        workers=_number(given, "workers", 8, range(1, 65), problems),
+        workers=_number(given, "workers", 16, range(1, 65), problems),
         relist_seconds=_number(given, "relist-seconds", 60, range(5, 3601), problems),
         deaf_seconds=_number(given, "deaf-seconds", 45, range(2, 601), problems),
         probes_port=_number(given, "probes-port", 8080, range(65536), problems),

@@ -7,6 +7,7 @@ import json
 from decimal import Decimal
 from typing import Any, Final
 
+import orjson
 from pydantic import ValidationError
 
 from finetune_api import constants as c
@@ -29,19 +30,14 @@ class RuntimeSnapshot(WireModel):
     def of(cls, runtime: Manifest) -> RuntimeSnapshot:
         """Take a ClusterFineTuneRuntime as the API server has it. Raises pydantic's ValidationError."""
         metadata = runtime["metadata"]
-        return cls(
-            name=metadata["name"],
-            uid=metadata["uid"],
-            generation=metadata.get("generation", 1),
-            spec=ClusterFineTuneRuntimeSpec.model_validate(runtime["spec"]),
-        )
+        return _of(metadata["name"], metadata["uid"], metadata.get("generation", 1), orjson.dumps(runtime["spec"]))
 
     @classmethod
     def read(cls, text: str | None) -> RuntimeSnapshot | None:
         """Read what `text` wrote; None where it is missing or was changed into something else."""
         return _read(text) if text else None
 
-    @property
+    @functools.cached_property
     def text(self) -> str:
         """The annotation: JSON, the same for the same runtime."""
         return json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True, separators=(",", ":"))
@@ -62,7 +58,12 @@ class RuntimeSnapshot(WireModel):
         return self.spec.threads or max(1, int(cpus(self.spec.resources.train)))
 
 
-@functools.lru_cache(maxsize=64)  # thousands of jobs share a few runtimes, and each decision reads its own twice
+@functools.lru_cache(maxsize=64)  # thousands of jobs share a few runtimes
+def _of(name: str, uid: str, generation: int, spec: bytes) -> RuntimeSnapshot:
+    return RuntimeSnapshot(name=name, uid=uid, generation=generation, spec=ClusterFineTuneRuntimeSpec.model_validate(orjson.loads(spec)))
+
+
+@functools.lru_cache(maxsize=64)  # and each decision reads its own twice
 def _read(text: str) -> RuntimeSnapshot | None:
     try:
         return RuntimeSnapshot.model_validate_json(text)

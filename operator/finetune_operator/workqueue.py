@@ -2,7 +2,8 @@
 
 A key is worked on by one worker at a time; added again meanwhile it is dirty, and comes back once when that worker is done, however often
 it was added. A failed key comes back after an exponential back-off of its own; any key may be added with a delay, of which the
-earliest counts. Two lanes: what happens to running jobs goes before what is new, so that a flood of new jobs delays no running one.
+earliest counts. Two lanes take turns, what happens to running jobs and what is new: a flood of one makes the other wait twice as long at
+most. A job that has just started brings more news than one that waits for its start, so that neither may simply go first.
 
 All but `get` is synchronous and takes the time from the clock that was given, so that tests need no sleep.
 """
@@ -21,7 +22,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Lane(IntEnum):
-    """The lower goes first."""
+    """Of two that a key was added to, the lower counts."""
 
     RUNNING = 0
     NEW = 1
@@ -50,6 +51,7 @@ class WorkQueue(Generic[K]):
         self._due: dict[K, float] = {}
         self._timers: list[tuple[float, int, K]] = []  # heap; the number keeps keys from being compared
         self._added = 0
+        self._turn = Lane.RUNNING
         self._closed = False
         self._changed = asyncio.Event()
 
@@ -58,7 +60,7 @@ class WorkQueue(Generic[K]):
         return sum(len(lane) for lane in self._lanes)
 
     def add(self, key: K, lane: Lane = Lane.NEW) -> None:
-        """Have the key worked on; nothing where it waits already, except that it moves to a lane that goes before."""
+        """Have the key worked on; nothing where it waits already, except that it moves from what is new to what runs."""
         if self._closed:
             return
         if key in self._working:
@@ -98,12 +100,14 @@ class WorkQueue(Generic[K]):
     def pop(self) -> K | None:
         """The next key, which is being worked on until `done`; None where none waits."""
         self._release_due()
-        for lane in self._lanes:
-            if lane:
-                key, since = lane.popitem(last=False)
-                self._working[key] = self._clock() - since
-                return key
-        return None
+        waiting = [lane for lane in Lane if self._lanes[lane]]
+        if not waiting:
+            return None
+        lane = self._turn if self._turn in waiting else waiting[0]
+        self._turn = Lane.NEW if lane is Lane.RUNNING else Lane.RUNNING
+        key, since = self._lanes[lane].popitem(last=False)
+        self._working[key] = self._clock() - since
+        return key
 
     def done(self, key: K) -> None:
         """The worker has finished with the key: it comes back now where it got dirty."""

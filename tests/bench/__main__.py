@@ -17,6 +17,7 @@ BENCHES = {
     "operator": "The operator: writes a job, memory, silence, restart, what deleted jobs leave; and its speed beside plain Jobs",
     "operator.reporting": "1,000 jobs that report: staleness, writes a second, cores; and one pod that floods",
     "operator.finished": "10,000 jobs that have ended: memory, silence, restart",
+    "operator.race": "The race with plain Jobs: a burst of 500 and of 2,000, five a second, and jobs of two stages with prepare",
     "agreement": "Evaluation losses against a plain script on transformers' Trainer",
 }
 

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import json
-from typing import Any
-
-from pydantic import ValidationError
-
-from finetune_api import constants as c
 from finetune_api.constants import ConditionReason, ConditionType
-from finetune_api.problem import Problem, Severity
-from finetune_api.v1alpha1.fine_tune_job import RULES_APART, FineTuneJob, Retain
-from finetune_api.validation import validate
+from finetune_api.problem import Problem
+from finetune_api.v1alpha1.fine_tune_job import FineTuneJob, Retain
+from finetune_operator import parsed
 from finetune_operator.case import Case, Step, refusing
 from finetune_operator.model import Manifest, Observed
 from finetune_operator.policies.runtime import RETRY_SECONDS
@@ -31,7 +24,7 @@ def parse(seen: Observed) -> FineTuneJob | Step:
     """
     if (accepted := _accepted(seen.job)) is not None:
         return accepted
-    problems = list(_errors(json.dumps(_document(seen.job))))
+    problems = list(parsed.errors(seen.job))
     job = read(seen.job) if not problems else None
     if job is not None:
         problems += [
@@ -84,10 +77,7 @@ def runnable(case: Case) -> Step | None:
 
 def read(manifest: Manifest) -> FineTuneJob | None:
     """Return the job without judging it, None where it doesn't read as one."""
-    try:
-        return FineTuneJob.model_validate(_document(manifest), context=RULES_APART)
-    except ValidationError:
-        return None
+    return parsed.read(manifest)
 
 
 def _accepted(manifest: Manifest) -> FineTuneJob | None:
@@ -98,19 +88,7 @@ def _accepted(manifest: Manifest) -> FineTuneJob | None:
     return read(manifest)
 
 
-@functools.lru_cache(maxsize=128)  # until the first status, which waits for news, a new job is judged at each look
-def _errors(document: str) -> tuple[Problem, ...]:
-    """Return what is wrong with a manifest, given as JSON."""
-    return tuple(problem for problem in validate(json.loads(document))[1] if problem.severity is Severity.ERROR)
-
-
 def _invalid(problems: list[Problem], *, requeue_after: float | None = None) -> Step:
     more = f" (and {len(problems) - 5} more: finetune validate shows all)" if len(problems) > 5 else ""
     words = "; ".join(str(problem) for problem in problems[:5]) + more
     return refusing(ConditionReason.INVALID_SPEC, words, requeue_after=requeue_after)
-
-
-def _document(manifest: Manifest) -> dict[str, Any]:
-    """Return what the user wrote: the server's metadata and our status are not the manifest's."""
-    metadata = {key: manifest["metadata"][key] for key in ("name", "namespace") if key in manifest["metadata"]}
-    return {"apiVersion": c.API_VERSION, "kind": c.KIND, "metadata": metadata, "spec": manifest.get("spec")}

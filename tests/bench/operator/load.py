@@ -24,6 +24,7 @@ from tests.cluster.pods import await_value
 SENDERS: Final = 4
 IMAGE: Final = "registry.example.com/trainer@sha256:" + "a" * 64
 ENDS: Final = "bench-ends"
+PREPARES: Final = "bench-prepares"
 RUNS: Final = "bench-runs"
 STAYS: Final = "bench-stays"
 LAST_WORDS: Final = (
@@ -37,6 +38,13 @@ def fine_tune_job(name: str, runtime: str) -> Document:
     """The smallest life: one stage, and `prepare` in the pod that trains."""
     rows = {"train": [{"uri": "hf://datasets/team/rows/train.jsonl"}]}
     return edited(job(stage("only", data=rows)), {"metadata.name": name, "spec.runtimeRef": {"name": runtime}})
+
+
+def staged_job(name: str, runtime: str) -> Document:
+    """A domain stage, then a task stage, each on data of its own."""
+    rows = [{"train": [{"uri": f"hf://datasets/team/rows/{each}.jsonl"}]} for each in ("domain", "task")]
+    stages = stage("domain", data=rows[0], handOver="merge"), stage("task", "supervised", data=rows[1])
+    return edited(job(*stages), {"metadata.name": name, "spec.runtimeRef": {"name": runtime}})
 
 
 def plain_job(name: str, *, seconds: int = 0) -> Document:
@@ -62,12 +70,12 @@ def _ending(message: str, seconds: int = 0) -> dict[str, str]:
 
 @contextmanager
 def runtimes(cluster: Cluster) -> Iterator[None]:
-    """Runtimes for kwok's nodes: pods end at once, after a second, or when they are deleted."""
-    kinds = {ENDS: _ending(LAST_WORDS), RUNS: _ending(LAST_WORDS, 1), STAYS: {}}
+    """Runtimes for kwok's nodes: pods end at once, after a second, or when they are deleted; all but one prepare in the pod that trains."""
+    kinds = {ENDS: _ending(LAST_WORDS), RUNS: _ending(LAST_WORDS, 1), PREPARES: _ending(LAST_WORDS, 1), STAYS: {}}
     for name, of_pods in kinds.items():
         spec: dict[str, Any] = {
             "image": IMAGE,
-            "prepare": "inTrainPod",
+            "prepare": "ownPod" if name == PREPARES else "inTrainPod",
             "gpus": 0,
             "storage": {"claimName": "runs"},
             "nodeSelector": {"type": "kwok"},

@@ -112,7 +112,7 @@ class Bench:
     def restart(self) -> Restart:
         """Start an operator where one has run before, and make one job meanwhile: it is caught up when that one has its Job.
 
-        What happened to known jobs goes before what is new, so that by then all that was there has been looked at.
+        What is known and what is new take turns: it is not before its turn.
         """
         start = audit.size(self.cluster.audit_log)
         (uid,) = self.ours.post([fine_tune_job("new-one", ENDS)])

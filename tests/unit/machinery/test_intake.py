@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import Iterable, Sized
 from itertools import islice
 
-from finetune_operator.handlers import LONGEST_BACKOFF, Intake, NoMemories, kopf_settings
+import pytest
+
+from finetune_operator.follow import LONGEST_BACKOFF
+from finetune_operator.handlers import Intake, NoMemories, kopf_settings
 from finetune_operator.index import Index
 from finetune_operator.kinds import FINE_TUNE_JOB, JOB, POD
 from finetune_operator.model import Key
@@ -31,16 +34,17 @@ def keys(queue: WorkQueue[Key]) -> list[Key]:
     return found
 
 
-def test_new_jobs_wait_behind_the_children_of_running_ones() -> None:
+def test_the_children_of_running_jobs_are_no_new_jobs() -> None:
     intake, _, queue = scene()
     intake.deliver(FINE_TUNE_JOB, None, fine_tune_job(status=RUNNING))
     keys(queue)
     intake.deliver(FINE_TUNE_JOB, "ADDED", fine_tune_job("other", uid="j2"))
+    intake.deliver(FINE_TUNE_JOB, "ADDED", fine_tune_job("third", uid="j3"))
     intake.deliver(JOB, "ADDED", batch_job())
-    assert keys(queue) == [KEY, OTHER]
+    assert keys(queue) == [OTHER, KEY, Key("team-a", "third")]
 
 
-def test_a_change_of_a_running_job_goes_before_new_jobs() -> None:
+def test_a_change_of_a_running_job_is_no_new_job() -> None:
     intake, _, queue = scene()
     intake.deliver(FINE_TUNE_JOB, "ADDED", fine_tune_job("other", uid="j2"))
     intake.deliver(FINE_TUNE_JOB, "MODIFIED", fine_tune_job(status=RUNNING, suspend=True))
@@ -121,6 +125,73 @@ def test_a_child_listed_before_its_running_job_is_looked_at_with_it() -> None:
     intake.deliver(JOB, None, batch_job())
     intake.deliver(FINE_TUNE_JOB, None, fine_tune_job(status=RUNNING))
     assert keys(queue) == [KEY]
+
+
+def test_what_our_own_status_write_brings_back_has_nobody_look() -> None:
+    intake, index, queue = scene()
+    intake.deliver(FINE_TUNE_JOB, "ADDED", fine_tune_job(version=1))
+    keys(queue)
+    index.wrote(fine_tune_job(version=3, status=RUNNING))
+    intake.deliver(FINE_TUNE_JOB, "MODIFIED", fine_tune_job(version=2))
+    intake.deliver(FINE_TUNE_JOB, "MODIFIED", fine_tune_job(version=3, status=RUNNING))
+    assert keys(queue) == []
+    intake.deliver(FINE_TUNE_JOB, "MODIFIED", fine_tune_job(version=4, status=RUNNING, suspend=True))
+    assert keys(queue) == [KEY]
+
+
+def test_a_change_that_only_a_request_for_another_job_has_shown_is_looked_at() -> None:
+    intake, index, queue = scene()
+    intake.deliver(FINE_TUNE_JOB, "ADDED", fine_tune_job(version=1))
+    keys(queue)
+    index.put(FINE_TUNE_JOB, fine_tune_job(version=2, suspend=True), watched=False)
+    intake.deliver(FINE_TUNE_JOB, "MODIFIED", fine_tune_job(version=2, suspend=True))
+    assert keys(queue) == [KEY]
+
+
+def test_a_child_that_was_just_made_is_not_looked_at_when_its_watch_tells_of_it() -> None:
+    intake, index, queue = scene()
+    intake.deliver(FINE_TUNE_JOB, "ADDED", fine_tune_job())
+    keys(queue)
+    index.put(JOB, batch_job(version=5), watched=False)
+    intake.deliver(JOB, "ADDED", batch_job(version=5))
+    assert keys(queue) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "looks"),
+    [
+        ({"active": 1, "ready": 1, "terminating": 0, "uncountedTerminatedPods": {"succeeded": ["p1"]}}, False),
+        ({"startTime": "2026-11-22T12:00:00Z"}, True),
+        ({"conditions": [{"type": "SuccessCriteriaMet", "status": "True"}]}, True),
+    ],
+    ids=["counts", "start", "condition"],
+)
+def test_a_change_that_no_decision_reads_has_nobody_look(status: dict[str, object], looks: bool) -> None:
+    intake, _, queue = scene()
+    intake.deliver(FINE_TUNE_JOB, "ADDED", fine_tune_job())
+    intake.deliver(JOB, "ADDED", batch_job(status={}))
+    keys(queue)
+    intake.deliver(JOB, "MODIFIED", batch_job(version=2, status=status))
+    assert keys(queue) == ([KEY] if looks else [])
+
+
+def test_a_list_has_everything_looked_at() -> None:
+    intake, _, queue = scene()
+    intake.deliver(FINE_TUNE_JOB, "ADDED", fine_tune_job())
+    intake.deliver(JOB, "ADDED", batch_job())
+    keys(queue)
+    intake.deliver(JOB, None, batch_job())
+    assert keys(queue) == [KEY]
+
+
+def test_a_child_of_two_is_looked_at_for_both() -> None:
+    intake, index, queue = scene()
+    intake.deliver(FINE_TUNE_JOB, "ADDED", fine_tune_job())
+    intake.deliver(FINE_TUNE_JOB, "ADDED", fine_tune_job("other", uid="j2"))
+    keys(queue)
+    index.put(JOB, batch_job(label="j2", version=5), watched=False)
+    intake.deliver(JOB, "ADDED", batch_job(label="j2", version=5))
+    assert sorted(keys(queue)) == [OTHER, KEY]
 
 
 def test_an_event_about_a_stranger_is_nothing() -> None:

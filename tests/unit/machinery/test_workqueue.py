@@ -63,12 +63,23 @@ def test_a_key_added_while_worked_on_comes_back_once() -> None:
     assert drain(work) == ["a"]
 
 
-def test_running_goes_before_new() -> None:
+def test_what_runs_and_what_is_new_take_turns() -> None:
     work = queue()
     for key in ("new-1", "new-2"):
         work.add(key, Lane.NEW)
-    work.add("running", Lane.RUNNING)
-    assert drain(work) == ["running", "new-1", "new-2"]
+    for key in ("running-1", "running-2", "running-3", "running-4"):
+        work.add(key, Lane.RUNNING)
+    assert drain(work) == ["running-1", "new-1", "running-2", "new-2", "running-3", "running-4"]
+
+
+def test_a_lane_that_was_empty_has_lost_no_turn_and_saved_none() -> None:
+    work = queue()
+    for key in ("new-1", "new-2", "new-3"):
+        work.add(key, Lane.NEW)
+    assert [work.pop(), work.pop()] == ["new-1", "new-2"]
+    for key in ("running-1", "running-2"):
+        work.add(key, Lane.RUNNING)
+    assert drain(work) == ["running-1", "new-3", "running-2"]
 
 
 def test_an_event_of_a_child_moves_a_new_key_ahead() -> None:

@@ -75,6 +75,42 @@ def test_an_end_is_told_after_a_read(phase: str) -> None:
     assert asked(Decision(status={"phase": phase})) == ["get FineTuneJob", f"status {phase}"]
 
 
+OVER = {"conditions": [{"type": "Complete", "status": "True"}]}
+GONE = "2030-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("batch", "phase", "deleted", "read"),
+    [
+        (OVER, "Succeeded", None, False),
+        (OVER, "Failed", None, False),
+        ({}, "Succeeded", None, True),
+        (OVER, "Running", None, True),
+        (OVER, "Succeeded", GONE, True),
+    ],
+    ids=["over", "failed", "Job goes on", "pod goes on", "pod is being deleted"],
+)
+@pytest.mark.parametrize("end", ["Succeeded", "Failed"])
+def test_what_is_over_is_not_asked_for_again(end: str, batch: dict[str, Any], phase: str, deleted: str | None, read: bool) -> None:
+    manifest, index = job(STANDS), Index()
+    owners = [{"kind": "FineTuneJob", "name": "example", "uid": "u", "controller": True}]
+    meta = {"namespace": "team", "resourceVersion": "6"}
+    child = {"kind": "Job", "metadata": {**meta, "name": OURS, "uid": "j", "ownerReferences": owners}, "spec": {}, "status": batch}
+    of_job = [{"kind": "Job", "name": OURS, "uid": "j", "controller": True}]
+    pod = {"kind": "Pod", "metadata": {**meta, "name": "p", "uid": "p", "ownerReferences": of_job}, "spec": {}, "status": {"phase": phase}}
+    if deleted is not None:
+        pod["metadata"]["deletionTimestamp"] = deleted  # type: ignore[index]
+    for kind, each in ((FINE_TUNE_JOB, manifest), (JOB, child), (POD, pod)):
+        index.put(kind, each, watched=True)
+    kube: Any = Silent(manifest)
+    recorder: Any = Mute()
+    ended = Decision(status={"phase": end})
+    reconciler = Reconciler(kube, index, Observer(kube, index, now=lambda: datetime(2030, 1, 1, tzinfo=UTC)), recorder, lambda _: ended)
+    asyncio.run(reconciler.reconcile(KEY))
+    assert kube.asked[-1] == f"status {end}"
+    assert ("get FineTuneJob" in kube.asked) is read
+
+
 def test_a_job_that_is_deleted_before_its_status_is_written_is_gone() -> None:
     manifest, index = job(STANDS), Index()
     index.put(FINE_TUNE_JOB, manifest, watched=True)
