@@ -77,8 +77,6 @@ def publish(
     place = check_place(config)
     tokenizer = load_tokenizer(prepared.tokenizer_folder, config.spec)
     model.module.float()
-    if hasattr(model.module, "base_model_torch_dtype"):
-        model.module.base_model_torch_dtype = torch.float32  # PEFT casts a prefix to what the base's type was
     probe = Probe.of(prepared.stages[model.stage.name].train, pad=tokenizer.pad_token_id)
     revision = prepared.provenance.model_revision if config.spec.model.uri.startswith("hf://") else None
     job = Publication(
