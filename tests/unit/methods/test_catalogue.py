@@ -24,7 +24,8 @@ from finetune_trainer.modeling.sketch import family_of, method_problems, sketch
 from finetune_trainer.modeling.stage_model import StageModel
 from finetune_trainer.modeling.start import HEADS, Start
 from finetune_trainer.tokenizer import load_tokenizer
-from tests.unit.methods.families import ALL, method, spec
+from tests.unit.methods.families import ALL
+from tests.unit.methods.table import method, spec
 from tests.unit.models.cases import build
 
 Cell = tuple[MethodType, Objective, Family]

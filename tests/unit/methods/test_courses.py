@@ -35,7 +35,9 @@ def planned(kind: str, **options: Any) -> Any:
 def wrapped(stage: Any, seed: int = 3) -> nn.Module:
     """The method on the tiny LLaMA of the engine's tests."""
     plain = Plain(model("llama"), Head.CAUSAL, frozenset())
-    return method_of(stage.method.type).apply(Setting(plain, stage, "spec.stages[0]", Start.base(Path()), tokenizer=stage_run.tokenizer(), seed=seed))
+    return method_of(stage.method.type).apply(
+        Setting(plain, stage, "spec.stages[0]", Start.base(Path()), tokenizer=stage_run.tokenizer(), seed=seed)
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,9 @@ def test_a_layer_changes_exactly_while_it_is_trained(tmp_path: Path) -> None:
         if activity is Activity.TRAIN and fields.get("done"):
             parts = {"low": "layers.0.mlp.up_proj.weight", "top": "layers.1.mlp.up_proj.weight", "embeddings": "embed_tokens.weight"}
             own = dict(net[0].named_parameters())
-            seen[fields["done"]] = {part: digest({"": next(own[name] for name in own if name.endswith(end))}) for part, end in parts.items()}
+            seen[fields["done"]] = {
+                part: digest({"": next(own[name] for name in own if name.endswith(end))}) for part, end in parts.items()
+            }
 
     stage_run.train(tmp_path, stage, prepare=net.append, on_report=look)
     first = {part: next(step for step in range(2, STEPS + 1) if seen[step][part] != seen[step - 1][part]) for part in seen[1]}
@@ -127,7 +131,9 @@ def test_matrices_freeze_in_the_order_of_their_scores_on_a_cubic_schedule(tmp_pa
             matrix.grad = (number + 1) * torch.rand(matrix.shape, generator=generator) if matrix.requires_grad else None
         course.before_update(step)
         course.after_update(step)
-    assert course.summary()["frozen"] == [name.removesuffix(".parametrizations.weight.original").removeprefix("base_model.model.") for name in names]
+    assert course.summary()["frozen"] == [
+        name.removesuffix(".parametrizations.weight.original").removeprefix("base_model.model.") for name in names
+    ]
     assert not any(matrix.requires_grad for matrix in course._matrices.values())
     vectors = [parameter for name, parameter in module.named_parameters() if name.endswith(".vector")]
     assert all(vector.requires_grad for vector in vectors), "the vectors are always trained"
@@ -167,4 +173,6 @@ def test_parts_of_a_group_learn_at_their_factors() -> None:
     optimizer = torch.optim.AdamW([{"params": [first, second], "weight_decay": 0.1}, {"params": [third], "weight_decay": 0.0}], lr=0.01)
     split_by_rate(optimizer, {id(first): 0.5, id(third): 4.0})
     found = [([id(parameter) for parameter in group["params"]], group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
-    assert found == [([id(second)], 0.01, 0.1), ([id(third)], 0.04, 0.0), ([id(first)], 0.005, 0.1)], "what has the declared rate comes first"
+    assert found == [([id(second)], 0.01, 0.1), ([id(third)], 0.04, 0.0), ([id(first)], 0.005, 0.1)], (
+        "what has the declared rate comes first"
+    )

@@ -13,7 +13,7 @@ from finetune_api.v1alpha1.objective import Objective
 from finetune_api.v1alpha1.support import Family
 from finetune_trainer.modeling.sketch import method_problems
 from finetune_trainer.tokenizer import load_tokenizer
-from tests.unit.methods.families import method, spec
+from tests.unit.methods.table import method, spec
 
 BERT, GPT2, LLAMA = Family.BERT, Family.GPT2, Family.LLAMA
 REFUSED = [
