@@ -9,9 +9,9 @@ ENV := .venv/.complete
 WORKERS ?= 2
 PYTEST := $(BIN)/pytest
 # What `make generate` writes; verified to be committed.
-GENERATED := crds docs/reference charts/finetune-operator/crds deploy tests/chart/snapshots
+GENERATED := crds docs/reference docs/methods.md charts/finetune-operator/crds deploy tests/chart/snapshots
 
-.PHONY: help env demo demo-down demo-local assets test test-resume failures bench bench-learning generate verify lint format lock report-check clean
+.PHONY: help env demo demo-down demo-local assets test test-catalogue test-resume failures bench bench-learning generate verify lint format lock report-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -40,6 +40,9 @@ test: $(ENV) verify ## Run every check and test, with a real control plane and r
 	@$(PY) -m tests.again -n $(WORKERS) --dist loadgroup --ignore tests/node $(ARGS)
 	@# By itself: its pods train on all cores, and would starve the control planes of other tests.
 	@$(PY) -m tests.again tests/node $(ARGS)
+
+test-catalogue: $(ENV) ## Try every cell of the support table of methods, allowed and refused, on five tiny architectures
+	@FINETUNE_CATALOGUE=all $(PYTEST) -n $(WORKERS) tests/unit/methods $(ARGS)
 
 test-resume: $(ENV) ## The long test of exact resume: 20 kills a configuration
 	@FINETUNE_KILLS=20 $(PYTEST) -n $(WORKERS) tests/resume $(ARGS)

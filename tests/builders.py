@@ -12,9 +12,17 @@ LEFT_OUT: Final = object()
 """As the value of an edit: take the field away."""
 
 
+REQUIRED: Final[dict[str, Document]] = {
+    "partial": {"partial": {"trained": ["*.0.*"]}},
+    "gradual": {"gradual": {"everySteps": 5}},
+    "trainableTokens": {"trainableTokens": {"tokens": ["a"]}},
+}
+"""Options that a method cannot do without."""
+
+
 def stage(name: str, objective: str = "causalLanguageModeling", method: str = "lora", **fields: Any) -> Document:
     """Return a stage with one training file."""
-    more = {"partial": {"trained": ["*.0.*"]}} if method == "partial" else {}
+    more = REQUIRED.get(method, {})
     return {
         "name": name,
         "objective": objective,

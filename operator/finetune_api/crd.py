@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from finetune_api import constants as c
 from finetune_api.kinds import KINDS, Kind
+from finetune_api.methods_page import PAGE, methods_page
 from finetune_api.reference import reference
 from finetune_api.schema import structural_schema
 from finetune_api.yaml_text import to_yaml
@@ -60,7 +61,7 @@ def path_of(kind: Kind) -> str:
 def generated() -> dict[str, str]:
     """Return the text of every generated file, by its path in the repository."""
     definitions = {path_of(kind): HEADER + to_yaml(custom_resource_definition(kind)) for kind in KINDS}
-    return definitions | {kind.page: reference(kind) for kind in KINDS}
+    return definitions | {kind.page: reference(kind) for kind in KINDS} | {PAGE: methods_page()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,21 +9,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
 
 from finetune_api.base import WireModel
 from finetune_api.constants import STALLED_AFTER_SECONDS
 from finetune_api.v1alpha1.fine_tune_job import RULES_APART, FineTuneJob, FineTuneJobSpec
-from finetune_api.v1alpha1.method import Lora, MethodType
 from finetune_api.v1alpha1.stage import Objective, Stage
 from finetune_api.wire import JobIdentity, SegmentKind, SegmentRef, TrainerConfig
 
-DEFAULT_LEARNING_RATES: Mapping[MethodType, float] = {
-    MethodType.FULL: 2e-5,
-    MethodType.PARTIAL: 2e-5,
-    MethodType.LORA: 1e-4,
-    MethodType.HEAD_ONLY: 1e-3,
-}
 DEFAULT_SAVE_STEPS = 200
 DEFAULT_MLM_PROBABILITY = 0.15
 
@@ -113,10 +105,10 @@ def resolve(spec: FineTuneJobSpec) -> FineTuneJobSpec:
 
 
 def _resolve_stage(stage: Stage) -> Stage:
-    training, checkpoint, method = stage.training, stage.checkpoint, stage.method
+    training, checkpoint = stage.training, stage.checkpoint
     changes: dict[str, object] = {}
     if training.learning_rate is None:
-        changes["learning_rate"] = DEFAULT_LEARNING_RATES[method.type]
+        changes["learning_rate"] = stage.method.row.learning_rate
     if training.num_train_epochs is None and training.max_steps is None:
         changes["num_train_epochs"] = 1.0
     if training.per_device_eval_batch_size is None:
@@ -125,9 +117,9 @@ def _resolve_stage(stage: Stage) -> Stage:
         changes["mlm_probability"] = DEFAULT_MLM_PROBABILITY
     if checkpoint.every_steps is None and checkpoint.every_minutes is None:
         checkpoint = checkpoint.model_copy(update={"every_steps": DEFAULT_SAVE_STEPS})
-    if method.type is MethodType.LORA and method.lora is None:
-        method = method.model_copy(update={"lora": Lora()})
-    return stage.model_copy(update={"training": training.model_copy(update=changes), "checkpoint": checkpoint, "method": method})
+    return stage.model_copy(
+        update={"training": training.model_copy(update=changes), "checkpoint": checkpoint, "method": stage.method.resolved()}
+    )
 
 
 def config_hash(spec: FineTuneJobSpec) -> str:

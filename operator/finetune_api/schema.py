@@ -74,7 +74,9 @@ def descriptions(model: type[BaseModel]) -> dict[str, str]:
         statements = body.body if isinstance(body, ast.ClassDef) else []
         for statement, after in itertools.pairwise(statements):
             match statement, after:
-                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as text)):
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as text)) if (
+                    name in owner.model_fields
+                ):
                     found[name] = " ".join(text.split())
     return found
 

@@ -110,14 +110,8 @@ def plural(count: float, word: str) -> str:
 
 def method(stage: Stage) -> str:
     """Example: `lora (r 16, alpha 32, all-linear)`."""
-    lora, partial = stage.method.lora, stage.method.partial
-    if lora is not None:
-        kinds = [name for name, on in (("rsLora", lora.rs_lora), ("dora", lora.dora)) if on]
-        return f"{stage.method.type} ({', '.join([f'r {lora.r}', f'alpha {lora.alpha:g}', *lora.target_modules, *kinds])})"
-    if partial is not None:
-        kind, patterns = ("trained", partial.trained) if partial.trained else ("frozen", partial.frozen)
-        return f"{stage.method.type} ({kind}: {', '.join(patterns or [])})"
-    return str(stage.method.type)
+    name, *rest = stage.method.words
+    return f"{name} ({', '.join(rest)})" if rest else name
 
 
 def gate_text(gate: Gate) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def load(artifacts: Path) -> None:
         options = (
             {"num_labels": len(json.loads(labels.read_text())["id2label"])} if labels.exists() and "id2label" in labels.read_text() else {}
         )
-        answer(adapter, PeftModel.from_pretrained(model_class(base).from_pretrained(base, **options), adapter))
+        plain, own = model_class(base).from_pretrained(base, **options), adapter / "load_adapter.py"
+        answer(adapter, runpy.run_path(str(own))["load"](plain, adapter) if own.exists() else PeftModel.from_pretrained(plain, adapter))
         loaded += 1
     if not loaded:
         raise SystemExit(f"{artifacts}: neither merged/ nor adapter/")

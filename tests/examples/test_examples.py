@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from finetune_api.methods_page import example
 from finetune_api.plan import Runtime, plan
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
+from finetune_api.v1alpha1.method import MethodType
 from finetune_api.v1alpha1.stage import HandOver
 from finetune_api.validation import validate
 from scripts.demo_assets import ROOT
@@ -75,4 +77,9 @@ def test_every_hand_over_and_objective_has_an_example() -> None:
     assert {stage.hand_over for stage in stages} == {None, *HandOver}
     objectives = {str(stage.objective) for stage in stages}
     assert objectives == {"causalLanguageModeling", "maskedLanguageModeling", "supervised", "classification"}
-    assert {str(stage.method.type) for stage in stages} == {"full", "lora", "headOnly", "partial"}
+
+
+@pytest.mark.parametrize("method", MethodType)
+def test_every_method_has_an_example_of_its_name(method: MethodType) -> None:
+    (stage,) = FineTuneJob.model_validate(read(Path(example(method)).stem)).spec.stages
+    assert stage.method.type is method

@@ -14,6 +14,12 @@ from tests.tiny import make_tiny_bert, make_tiny_llama
 
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.yaml"))
 FEW_STEPS = 3
+OF_TWO_LAYERS: dict[str, dict[str, Any]] = {
+    "partial": {"trained": ["model.layers.1.*"]},
+    "gradual": {"everySteps": 1},
+    "trainableTokens": {"tokens": ["a", "e"]},
+}
+"""What names layers and words of the real model, for the tiny one."""
 _ADJECTIVES = ("small", "large", "common", "wild", "tall", "slender", "northern", "tropical")
 _KINDS = ((ANIMAL, "beetle", "that lives in dry grass"), (PLANT, "shrub", "with bright flowers in spring"))
 
@@ -70,8 +76,12 @@ def cut(document: dict[str, Any]) -> dict[str, Any]:
         stage["checkpoint"] = {"everySteps": 2}
         if "evalSteps" in stage:
             stage["evalSteps"] = 2
-        if "partial" in stage["method"]:
-            stage["method"]["partial"] = {"trained": ["model.layers.1.*"]}  # of two layers, not of thirty
+        for name, options in OF_TWO_LAYERS.items():
+            if name in stage["method"]:
+                stage["method"][name] |= options
+        stage["method"].get("gradual", {}).pop("everyEpochs", None)
+        if "layersToTransform" in stage["method"].get("lora", {}):
+            stage["method"]["lora"]["layersToTransform"] = [1]
     for gate in spec["evaluation"].get("gates", []):
         gate.pop("minImprovement", None)
         gate["maxRegression"] = {"relative": 1.0}

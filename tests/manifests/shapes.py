@@ -64,7 +64,11 @@ SHAPES: Final = (
         "spec.stages[0].objective",
         "did you mean causalLanguageModeling?",
     ),
-    Broken("a method that is none", {"spec.stages[0].method.type": "magic"}, "spec.stages[0].method.type", "write one of full, lora"),
+    Broken("a method that is none", {"spec.stages[0].method.type": "magic"}, "spec.stages[0].method.type", "is not one of full, gradual"),
+    *(
+        Broken(f"{field} {value}", {f"spec.stages[0].method.lora.{field}": value}, f"spec.stages[0].method.lora.{field}", says)
+        for field, value, says in (("alpha", 0, "greater than 0"), ("alpha", -1, "greater than 0"), ("r", 0, "at least 1"))
+    ),
     Broken("a negative number", {"spec.stages[0].training.maxGradNorm": -1}, "spec.stages[0].training.maxGradNorm", "of at least 0"),
     Broken(
         "an absurd learning rate",

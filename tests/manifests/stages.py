@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from finetune_api.v1alpha1.method import TABLE
+from finetune_api.v1alpha1.methods.common import Targeted
+from tests.builders import REQUIRED, job, stage
 from tests.manifests.cases import CLASSES, VALIDATION, Broken, chain
 
 
@@ -117,18 +120,84 @@ STAGES: Final = (
         "spec.stages[1].method.partial",
         "type: partial",
     ),
-    Broken("partial of what", {"spec.stages[1].method": {"type": "partial"}}, "spec.stages[1].method.type", "add partial"),
+    *(
+        Broken(f"{method} of what", {"spec.stages[1].method": {"type": method}}, "spec.stages[1].method.type", f"add {method}")
+        for method in REQUIRED
+    ),
+    *(
+        Broken(
+            f"{method}'s options for headOnly",
+            {"spec.stages[1].method": {"type": "headOnly", **REQUIRED.get(method, {method: {}})}},
+            f"spec.stages[1].method.{method}",
+            f"type: {method}",
+        )
+        for method, row in TABLE.items()
+        if row.options is not None
+    ),
+    *(
+        Broken(
+            f"all-linear and more for {method}",
+            {"spec.stages[1].method": {"type": method, method: {"targetModules": ["all-linear", "q_proj"]}}},
+            f"spec.stages[1].method.{method}.targetModules",
+            "[all-linear] alone",
+        )
+        for method, row in TABLE.items()
+        if row.options is not None and issubclass(row.options, Targeted)
+    ),
+    Broken(
+        "a prompt for a masked language model",
+        {},
+        "spec.stages[0].objective",
+        "choose another method",
+        base=job(stage("masked", "maskedLanguageModeling", "promptTuning")),
+    ),
+    Broken(
+        "a schedule by steps and epochs",
+        {"spec.stages[1].method": {"type": "gradual", "gradual": {"everySteps": 5, "everyEpochs": 1}}},
+        "spec.stages[1].method.gradual",
+        "write one of gradual.everySteps and gradual.everyEpochs",
+    ),
+    Broken(
+        "ranks that grow",
+        {"spec.stages[1].method": {"type": "adalora", "adalora": {"targetR": 12}}},
+        "spec.stages[1].method.adalora.targetR",
+        "below initR",
+    ),
+    Broken(
+        "no step to prune in",
+        {"spec.stages[1].method": {"type": "adalora", "adalora": {"finalShare": 0.9}}},
+        "spec.stages[1].method.adalora.finalShare",
+        "less than 1 together",
+    ),
+    Broken(
+        "a granularity that does not divide the rank",
+        {"spec.stages[1].method": {"type": "gralora", "gralora": {"r": 32, "k": 3}}},
+        "spec.stages[1].method.gralora.k",
+        "a k that divides r",
+    ),
+    Broken(
+        "a text that is not asked for",
+        {"spec.stages[1].method": {"type": "promptTuning", "promptTuning": {"text": "Define"}}},
+        "spec.stages[1].method.promptTuning.text",
+        "write initialization: text and text together",
+    ),
+    Broken(
+        "a text that is not given",
+        {"spec.stages[1].method": {"type": "promptTuning", "promptTuning": {"initialization": "text"}}},
+        "spec.stages[1].method.promptTuning.text",
+        "write initialization: text and text together",
+    ),
+    Broken(
+        "packed rows behind a prompt",
+        {"spec.stages[1].method": {"type": "prefixTuning"}, "spec.stages[1].training.packing": True},
+        "spec.stages[1].training.packing",
+        "leave packing out",
+    ),
     Broken(
         "partial of both",
         {"spec.stages[1].method": {"type": "partial", "partial": {"trained": ["a"], "frozen": ["b"]}}},
         "spec.stages[1].method.partial",
         "write one of",
-    ),
-    Broken(
-        "all-linear and more",
-        {"spec.stages[1].method.lora.targetModules": ["all-linear", "q_proj"]},
-        "spec.stages[1].method.lora.targetModules",
-        "[all-linear] alone",
     ),
     Broken(
         "a module twice",
@@ -195,6 +264,29 @@ HAND_OVERS: Final = (
     *(
         _pair(f"lora continued as {method}", ("lora continue", method), "write handOver: merge")
         for method in ("full", "headOnly", "partial")
+    ),
+    *(
+        _pair(f"{method} handed to another method by {kind}", (f"{method} {kind}", "full"), says)
+        for method, kind, says in (
+            ("promptTuning", "continue", "make the next stage's method the same"),
+            ("promptTuning", "merge", "handOver: continue and the same method"),
+            ("ia3", "stack", "write handOver: merge"),
+            ("adalora", "continue", "write handOver: merge"),
+            ("adapter", "merge", "or make this stage the last"),
+        )
+    ),
+    Broken(
+        "a prompt continued by a longer one",
+        {},
+        "spec.stages[0].handOver",
+        "write both methods alike",
+        base=job(
+            stage("short", method="promptTuning", handOver="continue"),
+            {**stage("long"), "method": {"type": "promptTuning", "promptTuning": {"numVirtualTokens": 30}}},
+        ),
+    ),
+    Broken(
+        "a prompt merged at the end", {"spec.output": {"format": ["merged"]}}, "spec.output.format", "[adapter]", base=chain("promptTuning")
     ),
     _pair("lora continued by another rank", ("lora continue", "lora r8"), "make both lora blocks equal"),
     _pair("lora continued by another kind", ("lora continue", "lora dora"), "handOver: merge or handOver: stack"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from finetune_api.v1alpha1.method import TABLE, MethodType
 from tests.builders import Document, edited, job, stage
 from tests.manifests.cases import CLASSES, JOB, MASKED, VALIDATION, chain, gated
 
@@ -23,6 +24,24 @@ VALID: Final[dict[str, Document]] = {
         JOB, {"spec.stages[0].training": {"learningRate": 1, "numTrainEpochs": 3, "weightDecay": 0}}
     ),
     "full before lora": chain("full continue", "lora"),
+    **{f"{method} alone": chain(method) for method in TABLE if method is not MethodType.LORA},
+    "a prompt continued by the same prompt": chain("promptTuning continue", "promptTuning"),
+    "a bottleneck adapter continued by the same": chain("adapter continue", "adapter"),
+    "ia3 merged before full": chain("ia3 merge", "full"),
+    "an adaptive lora merged before another": chain("aflora merge", "adalora"),
+    "lora with its kin": edited(
+        JOB,
+        {
+            "spec.stages[1].method.lora": {
+                "rankPattern": {"q_proj": 32},
+                "alphaPattern": {"q_proj": 64},
+                "initialization": "orthogonal",
+                "loraPlusRatio": 16,
+                "layersToTransform": [0, 1],
+                "modulesToSave": ["lm_head"],
+            }
+        },
+    ),
     "headOnly before full": chain("headOnly continue", "full"),
     "partial before partial": chain("partial continue", "partial"),
     "lora continued by the same lora": chain("lora continue", "lora"),

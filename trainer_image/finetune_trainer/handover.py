@@ -13,11 +13,11 @@ from typing import Any, Final
 import torch
 
 from finetune_api.constants import Reason
-from finetune_api.v1alpha1.method import MethodType
 from finetune_api.v1alpha1.stage import HandOver
 from finetune_trainer.checkpoint.snapshot import Snapshot, has, read_document, read_tensors
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.methods.lora import TRAINED, lora_layers
+from finetune_trainer.methods.peft_models import TRAINED
+from finetune_trainer.methods.stacks import lora_layers
 from finetune_trainer.modeling.plain import inner_model, plain_weights, wrapped_names
 from finetune_trainer.modeling.stage_model import StageModel
 from finetune_trainer.modeling.start import Adapter, Head, Start
@@ -29,11 +29,12 @@ TRAINED_STATE: Final = "trained"
 
 def hand_over(model: StageModel, kind: HandOver) -> Start:
     """What the next stage starts from. Raises TrainerError(HandOverIllegal) for a pair that `validate` refuses."""
-    low_rank = model.stage.method.type is MethodType.LORA
-    if low_rank is False and kind is not HandOver.CONTINUE:
+    row = model.stage.method.row
+    legal = {HandOver.CONTINUE: True, HandOver.MERGE: row.merges, HandOver.STACK: row.stacks}
+    if not legal[kind]:
         raise TrainerError(
             Reason.HAND_OVER_ILLEGAL,
-            f"{model.stage.method.type} has no adapter to {kind}: use continue",
+            f"{model.stage.method.type} has no adapter to {kind}: use {'merge' if row.merges else 'continue'}",
             where=f"stage {model.stage.name}, handOver",
             stage=model.stage.name,
         )
@@ -48,37 +49,40 @@ def hand_over(model: StageModel, kind: HandOver) -> Start:
         weights={**model.start.weights, **{name: plain[name] for name in changed if name.startswith(prefix)}},
         heads={**model.start.heads, **({model.head: own_head} if keeps_head else {})},
         adapters=() if fold else (*model.start.adapters, *([export_adapter(model)] if kind is HandOver.STACK else [])),
-        trained=_copied(model.trainable_state()) if kind is HandOver.CONTINUE and low_rank else None,
+        trained=_copied(model.trainable_state()) if kind is HandOver.CONTINUE and row.adapter else None,
         labels=model.labels or model.start.labels,
         extended=model.start.extended or bool(model.added),
     )
 
 
 def export_adapter(model: StageModel) -> Adapter:
-    """The trained adapter, for the base's own weights.
+    """The trained low-rank adapter, for the base's own weights.
 
-    PiSSA trained on a residual base: what it took out is subtracted again by a second half of the same rank, as PEFT converts it.
+    PiSSA and OLoRA trained on a residual base: what they took out is subtracted again by a second half of the same rank, as PEFT converts it.
     """
     layers = lora_layers(model.module)
-    scaling = {name: float(layer.scaling[TRAINED]) for name, layer in layers.items()}
     tensors: dict[str, torch.Tensor] = {}
     for name, layer in layers.items():
         a, b = (side[TRAINED].weight.detach().to("cpu", torch.float32, copy=True) for side in (layer.lora_A, layer.lora_B))
-        if model.pissa:
-            a = torch.cat([a, model.pissa[f"{name}.A"]])
-            b = torch.cat([b, -model.pissa[f"{name}.B"]], dim=1) * scaling[name]
+        if model.taken:
+            a = torch.cat([a, model.taken[f"{name}.A"]])
+            b = torch.cat([b, -model.taken[f"{name}.B"]], dim=1) * float(layer.scaling[TRAINED])
         tensors |= {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}
         if TRAINED in layer.lora_magnitude_vector:
             tensors[f"{name}.lora_magnitude_vector.weight"] = layer.lora_magnitude_vector[TRAINED].weight.detach().cpu().clone()
     config: Any = model.module.peft_config[TRAINED]
-    r = 2 * config.r if model.pissa else config.r
+    times = 2 if model.taken else 1
+    ranks = {name: times * r for name, r in config.rank_pattern.items()}
+    r = times * config.r
     return Adapter(
         r=r,
-        alpha=float(r if model.pissa else config.lora_alpha),
-        rs_lora=bool(config.use_rslora) and not model.pissa,
+        alpha=float(r if model.taken else config.lora_alpha),
+        rs_lora=bool(config.use_rslora) and not model.taken,
         dora=bool(config.use_dora),
         targets=list(layers),
         tensors=tensors,
+        ranks=ranks,
+        alphas={name: float(rank) for name, rank in ranks.items()} if model.taken else dict(config.alpha_pattern),
     )
 
 
@@ -90,7 +94,15 @@ def snapshot(start: Start) -> Snapshot:
     tensors |= {TRAINED_STATE: start.trained} if start.trained is not None else {}
     document = {
         "adapters": [
-            {"r": adapter.r, "alpha": adapter.alpha, "rsLora": adapter.rs_lora, "dora": adapter.dora, "targets": adapter.targets}
+            {
+                "r": adapter.r,
+                "alpha": adapter.alpha,
+                "rsLora": adapter.rs_lora,
+                "dora": adapter.dora,
+                "targets": adapter.targets,
+                "ranks": dict(adapter.ranks),
+                "alphas": dict(adapter.alphas),
+            }
             for adapter in start.adapters
         ],
         "heads": sorted(str(head) for head in start.heads),
@@ -115,6 +127,8 @@ def read(folder: Path, *, model: Path) -> Start:
                 dora=entry["dora"],
                 targets=entry["targets"],
                 tensors=read_tensors(folder, f"adapter-{index}"),
+                ranks=entry.get("ranks", {}),
+                alphas=entry.get("alphas", {}),
             )
             for index, entry in enumerate(document["adapters"])
         ),

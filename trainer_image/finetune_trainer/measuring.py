@@ -14,7 +14,6 @@ import torch
 
 from finetune_api.v1alpha1.evaluation import Suite
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
-from finetune_api.v1alpha1.method import MethodType
 from finetune_api.v1alpha1.stage import HandOver
 from finetune_trainer.engine.precision import Precision
 from finetune_trainer.evaluation.point import Head as MeasuredBy
@@ -50,8 +49,12 @@ class Heads:
         return self.made[head]
 
     def _make(self, head: Head) -> MeasuredBy | str:
-        start = self.start()
         at = f"after stage {self.own.stage.name}" if self.own else "before the first stage"
+        if self.own is not None and not self.own.stage.method.row.folds:
+            return (
+                f"{at} what {self.own.stage.method.type} learned goes with the stage's own head only: it cannot be folded into the weights"
+            )
+        start = self.start()
         if head is Head.CLASSIFICATION and head not in start.heads:
             return f"{at} the model has no classification head"
         plain = load_plain(
@@ -73,4 +76,4 @@ class Heads:
 
 def folded_start(model: StageModel) -> Start:
     """The weights of a stage's model as a plain model's: an adapter is folded in."""
-    return hand_over(model, HandOver.MERGE if model.stage.method.type is MethodType.LORA else HandOver.CONTINUE)
+    return hand_over(model, HandOver.MERGE if model.stage.method.row.merges else HandOver.CONTINUE)

@@ -16,7 +16,6 @@ import torch
 
 from finetune_api.constants import ExitCode, Reason
 from finetune_api.v1alpha1.fine_tune_job import OutputFormat
-from finetune_api.v1alpha1.method import MethodType
 from finetune_api.v1alpha1.status import Artifact, Provenance
 from finetune_api.wire import Activity, RunResult, TrainerConfig
 from finetune_trainer import outcome, provenance
@@ -109,14 +108,14 @@ def publish(
 
 
 def formats(model: StageModel, config: TrainerConfig) -> list[OutputFormat]:
-    """What is published: as the manifest says, else the adapter where it works on the base as everyone has it, else the merged model."""
-    low_rank = model.stage.method.type is MethodType.LORA
-    if config.spec.output.format is not None:
-        if OutputFormat.ADAPTER in config.spec.output.format and not low_rank:
+    """What is published: as the manifest says, else the adapter where it works on the base as everyone has it or cannot be merged, else the merged model."""
+    row, asked = model.stage.method.row, config.spec.output.format
+    if asked is not None:
+        if OutputFormat.ADAPTER in asked and not row.adapter:
             raise TrainerError(Reason.INVALID_SPEC, "the last stage makes no adapter: write format: [merged]", where="spec.output.format")
-        return list(dict.fromkeys(config.spec.output.format))
-    simple = low_rank and not adapter.needs_base(model) and adapter.is_one_adapter(adapter.stacked(model))
-    return [OutputFormat.ADAPTER if simple else OutputFormat.MERGED]
+        return list(dict.fromkeys(asked))
+    simple = row.adapter and not adapter.needs_base(model) and (not row.stacks or adapter.is_one_adapter(adapter.stacked(model)))
+    return [OutputFormat.ADAPTER if simple or not row.folds else OutputFormat.MERGED]
 
 
 def _publish_merged(job: Publication) -> list[str]:

@@ -191,6 +191,14 @@ def _add(left: object, right: object) -> object:
     return left + right if isinstance(left, str) and isinstance(right, str) else _number(left) + _number(right)
 
 
+def _remainder(left: object, right: object) -> object:
+    """Of whole numbers above zero, where CEL and Python agree."""
+    dividend, divisor = _number(left), _number(right)
+    if dividend < 0 or divisor <= 0:
+        raise Undecided("a remainder is of whole numbers above zero")
+    return dividend % divisor
+
+
 def _choice(node: Node, names: _Names) -> object:
     condition, then, other = node.children
     return _value(then if _value(condition, names) is True else other, names)
@@ -206,6 +214,7 @@ _OPERATORS: Final[dict[str, Callable[[object, object], object]]] = {
     "in": _in,
     "+": _add,
     "-": lambda left, right: _number(left) - _number(right),
+    "%": _remainder,
 }
 _KINDS: Final[dict[str, Callable[[Node, _Names], object]]] = {
     "literal": lambda node, _: node.value,

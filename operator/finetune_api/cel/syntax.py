@@ -1,5 +1,5 @@
 """Text of an expression → a tree. Follows the grammar of https://github.com/google/cel-spec, without maps, messages, bytes and arithmetic
-other than + and -, which no rule needs. What is outside the subset is an error here, never a different meaning."""
+other than +, - and %, which no rule needs. What is outside the subset is an error here, never a different meaning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 TOKEN: Final = re.compile(
-    r"""\s*(?:(?P<number>\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)|(?P<string>'(?:[^'\\]|\\.)*')|(?P<name>[A-Za-z_]\w*)|(?P<operator>\|\||&&|==|!=|<=|>=|\.\?|[-+<>!?:.,()\[\]]))"""
+    r"""\s*(?:(?P<number>\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)|(?P<string>'(?:[^'\\]|\\.)*')|(?P<name>[A-Za-z_]\w*)|(?P<operator>\|\||&&|==|!=|<=|>=|\.\?|[-+%<>!?:.,()\[\]]))"""
 )
 MACROS: Final = frozenset({"all", "exists", "exists_one", "filter", "map"})
 BINARY: Final[tuple[frozenset[str], ...]] = (
@@ -18,6 +18,7 @@ BINARY: Final[tuple[frozenset[str], ...]] = (
     frozenset({"&&"}),
     frozenset({"==", "!=", "<", "<=", ">", ">=", "in"}),
     frozenset({"+", "-"}),
+    frozenset({"%"}),
 )
 """Operators from the loosest to the tightest."""
 

@@ -32,7 +32,7 @@ class Output(ApiModel):
     uri: Uri | None = None
     """A folder for the model, its card and the report, written only after every gate has passed: `pvc://CLAIM/path`, or `file://` in local runs. Default: the folder artifacts of the run folder. Example: pvc://models/support-intents"""
     format: Annotated[list[Annotated[OutputFormat, Field(strict=False)]], Field(min_length=1, max_length=2)] | None = None
-    """adapter (PEFT's format), merged (a plain model), or both. Default: adapter where the last stage is lora on the hub's own base, merged otherwise. Example: [adapter, merged]"""
+    """adapter (PEFT's format), merged (a plain model), or both. Default: adapter where the last stage makes one on the hub's own base, or one that cannot be merged; merged otherwise. Example: [adapter, merged]"""
     retain: Annotated[Retain, Field(strict=False)] = Retain.ALWAYS
     """Always, or Never: the artifacts go with the job. Never only on a claim that the operator made. Default: Always. Example: Always"""
 

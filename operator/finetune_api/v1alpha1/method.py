@@ -1,60 +1,204 @@
-"""How a stage changes the model: all of it, a low-rank update, the head alone, or a chosen part."""
+"""How a stage changes the model: the union of the methods, and the one table of what each can do.
+
+A method is a name here with its row and its field, a file of options in `methods`, a file of code in the trainer, an example, and a table of
+tests. Validation, CEL, docs/methods.md and the tests of the allowed cells are made from TABLE; nothing else knows a method by name.
+"""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from finetune_api import constants as c
 from finetune_api.base import ApiModel
-from finetune_api.v1alpha1.types import Pattern
+from finetune_api.v1alpha1.methods.common import Options
+from finetune_api.v1alpha1.methods.layers import Bottleneck, Full, Gradual
+from finetune_api.v1alpha1.methods.lora import Lora
+from finetune_api.v1alpha1.methods.partial import Partial
+from finetune_api.v1alpha1.methods.prompts import PrefixTuning, PromptTuning, PTuning
+from finetune_api.v1alpha1.methods.updates import AdaLora, AfLora, Boft, FourierFt, Gralora, Hra, LoHa, LoKr, Oft, Vera
+from finetune_api.v1alpha1.methods.vectors import Ia3, LnTuning, TrainableTokens
+from finetune_api.v1alpha1.objective import Objective
+from finetune_api.v1alpha1.support import DECODERS, Because, Continues, Family, Refusal, Row
 
 
 class MethodType(StrEnum):
     FULL = "full"
-    LORA = "lora"
-    HEAD_ONLY = "headOnly"
+    GRADUAL = "gradual"
     PARTIAL = "partial"
+    HEAD_ONLY = "headOnly"
+    LORA = "lora"
+    ADALORA = "adalora"
+    LOHA = "loha"
+    LOKR = "lokr"
+    VERA = "vera"
+    OFT = "oft"
+    BOFT = "boft"
+    HRA = "hra"
+    FOURIERFT = "fourierft"
+    GRALORA = "gralora"
+    AFLORA = "aflora"
+    ADAPTER = "adapter"
+    IA3 = "ia3"
+    LN_TUNING = "lnTuning"
+    PROMPT_TUNING = "promptTuning"
+    PREFIX_TUNING = "prefixTuning"
+    P_TUNING = "pTuning"
+    TRAINABLE_TOKENS = "trainableTokens"
+
+    @property
+    def attribute(self) -> str:
+        """The name of its options in Method, and of its module in the trainer."""
+        return self.name.lower()
 
 
-class LoraInitialization(StrEnum):
-    DEFAULT = "default"
-    GAUSSIAN = "gaussian"
-    PISSA = "pissa"
+_TURNED: Final = Refusal(
+    because=Because.IMPOSSIBLE,
+    families=(Family.GPT2,),
+    why="PEFT puts it on linear modules only, and GPT-2 keeps its weights turned round (Conv1D)",
+)
+_MASKED_PROMPT: Final = Refusal(
+    because=Because.IMPOSSIBLE,
+    objectives=(Objective.MASKED_LANGUAGE_MODELING,),
+    why="PEFT has no task of masked language modelling for a trained prompt",
+)
+_LAST_TOKEN: Final = Refusal(
+    because=Because.MEANINGLESS,
+    objectives=(Objective.CLASSIFICATION,),
+    families=DECODERS,
+    why="behind a prompt of embeddings a decoder's classifier cannot tell the row's last token from padding, and would read the padding",
+)
 
 
-class Lora(ApiModel):
-    """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685), as PEFT's LoraConfig has it."""
-
-    r: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Rank of the update. Default: 16. Example: 16"""
-    alpha: Annotated[float, Field(gt=0, le=4096)] = 32
-    """Scale: the update is multiplied by alpha / r (alpha / sqrt(r) with rsLora). Default: 32. Example: 32"""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Dropout on the adapter's input. Default: 0. Example: 0.05"""
-    target_modules: Annotated[list[Pattern], Field(min_length=1, max_length=c.MAX_PATTERNS)] = ["all-linear"]
-    """Names (or endings of names) of the linear modules that get an adapter; ["all-linear"] means every one but the head. Default: ["all-linear"]. Example: ["q_proj", "v_proj"]"""
-    initialization: Annotated[LoraInitialization, Field(strict=False)] = LoraInitialization.DEFAULT
-    """default (B is zero), gaussian, or pissa (principal singular vectors, exact SVD; arXiv 2404.02948). Default: default. Example: pissa"""
-    rs_lora: bool = False
-    """Scale by alpha / sqrt(r) (arXiv 2312.03732). Default: false. Example: true"""
-    dora: bool = False
-    """Decompose into magnitude and direction (arXiv 2402.09353). Default: false. Example: true"""
+def _update(options: type[Options], *, rate: float = 1e-4, usual: tuple[float, float] = (1e-5, 3e-3), **more: Any) -> Row:
+    """A relative of LoRA: an adapter that can be merged, and trained on as it is, but neither stacked nor made another's."""
+    return Row(options=options, learning_rate=rate, usual=usual, adapter=True, merges=True, **({"continues": Continues.ITSELF} | more))
 
 
-class Partial(ApiModel):
-    """Choose parameters by patterns of their names (shell globs, `*` matches dots too). Write one of the two lists."""
+def _prompt(options: type[Options], *refused: Refusal) -> Row:
+    """Something in front of the rows: published and trained on as it is, and nothing else."""
+    return Row(
+        options=options, learning_rate=1e-2, usual=(1e-4, 1.0), adapter=True, packs=False, continues=Continues.ITSELF, refused=refused
+    )
 
-    trained: Annotated[list[Pattern], Field(min_length=1, max_length=c.MAX_PATTERNS)] | None = None
-    """Only parameters whose name matches one of these are trained. Example: ["model.layers.2?.*", "lm_head.*"]"""
-    frozen: Annotated[list[Pattern], Field(min_length=1, max_length=c.MAX_PATTERNS)] | None = None
-    """All parameters but those that match one of these are trained. Example: ["model.embed_tokens.*"]"""
+
+TABLE: Final[dict[MethodType, Row]] = {
+    MethodType.FULL: Row(options=Full, learning_rate=2e-5, usual=(1e-6, 5e-4)),
+    MethodType.GRADUAL: Row(
+        options=Gradual,
+        required="gradual: {everySteps: 100} or gradual: {everyEpochs: 0.5}",
+        learning_rate=2e-5,
+        usual=(1e-6, 5e-4),
+    ),
+    MethodType.PARTIAL: Row(
+        options=Partial,
+        required="partial: {trained: [PATTERN, …]} or partial: {frozen: [PATTERN, …]}",
+        learning_rate=2e-5,
+        usual=(1e-6, 5e-4),
+    ),
+    MethodType.HEAD_ONLY: Row(
+        learning_rate=1e-3,
+        usual=(1e-5, 1e-1),
+        about="Feature extraction: the backbone stays, what stands on it is trained. Refused where the output projection is tied to the embeddings.",
+    ),
+    MethodType.LORA: _update(Lora, stacks=True),
+    MethodType.ADALORA: _update(AdaLora, rate=1e-3, usual=(1e-5, 1e-2), continues=Continues.NOTHING),
+    MethodType.LOHA: _update(LoHa, refused=(_TURNED,)),
+    MethodType.LOKR: _update(LoKr, refused=(_TURNED,)),
+    MethodType.VERA: _update(Vera, rate=1e-3, usual=(1e-4, 1e-1)),
+    MethodType.OFT: _update(Oft, refused=(_TURNED,)),
+    MethodType.BOFT: _update(Boft, refused=(_TURNED,)),
+    MethodType.HRA: _update(Hra, refused=(_TURNED,)),
+    MethodType.FOURIERFT: _update(FourierFt, rate=3e-3, usual=(1e-4, 3e-1)),
+    MethodType.GRALORA: _update(Gralora),
+    MethodType.AFLORA: _update(AfLora, rate=1e-3, usual=(1e-5, 1e-2), continues=Continues.NOTHING),
+    MethodType.ADAPTER: Row(options=Bottleneck, learning_rate=1e-4, usual=(1e-5, 3e-3), adapter=True, continues=Continues.ITSELF),
+    MethodType.IA3: _update(Ia3, rate=3e-3, usual=(1e-4, 1e-1)),
+    MethodType.LN_TUNING: _update(LnTuning, rate=1e-3, usual=(1e-5, 1e-1)),
+    MethodType.PROMPT_TUNING: _prompt(PromptTuning, _MASKED_PROMPT, _LAST_TOKEN),
+    MethodType.PREFIX_TUNING: _prompt(PrefixTuning, _MASKED_PROMPT),
+    MethodType.P_TUNING: _prompt(PTuning, _MASKED_PROMPT, _LAST_TOKEN),
+    MethodType.TRAINABLE_TOKENS: Row(
+        options=TrainableTokens,
+        required="trainableTokens: {tokens: [TOKEN, …]}",
+        learning_rate=1e-3,
+        usual=(1e-5, 1e-1),
+    ),
+}
+"""The support table."""
 
 
 class Method(ApiModel):
     type: Annotated[MethodType, Field(strict=False)]
-    """full (every weight), lora (a low-rank adapter), headOnly (the task head alone), or partial (chosen parameters). Example: lora"""
-    lora: Lora | None = None
-    """Options of `type: lora`. Default: rank 16, alpha 32, on all linear modules. Example: {r: 16, alpha: 32}"""
+    """The method; docs/methods.md says what each is for. Example: lora"""
+    full: Full | None = None
+    """Options of `type: full`. Default: one learning rate for all layers. Example: {layerDecay: 0.9}"""
+    gradual: Gradual | None = None
+    """Options of `type: gradual`, required there. Example: {everySteps: 100}"""
     partial: Partial | None = None
     """Options of `type: partial`, required there. Example: {trained: ["lm_head.*"]}"""
+    lora: Lora | None = None
+    """Options of `type: lora`. Default: rank 16, alpha 32, on all linear modules. Example: {r: 16, alpha: 32}"""
+    adalora: AdaLora | None = None
+    """Options of `type: adalora`. Default: ranks from 12 to 8. Example: {initR: 12, targetR: 8}"""
+    loha: LoHa | None = None
+    """Options of `type: loha`. Default: rank 8. Example: {r: 8}"""
+    lokr: LoKr | None = None
+    """Options of `type: lokr`. Default: rank 8. Example: {r: 8}"""
+    vera: Vera | None = None
+    """Options of `type: vera`. Default: rank 256. Example: {r: 256}"""
+    oft: Oft | None = None
+    """Options of `type: oft`. Default: blocks of 32. Example: {blockSize: 32}"""
+    boft: Boft | None = None
+    """Options of `type: boft`. Default: blocks of 4. Example: {blockSize: 4}"""
+    hra: Hra | None = None
+    """Options of `type: hra`. Default: 8 reflections. Example: {r: 8}"""
+    fourierft: FourierFt | None = None
+    """Options of `type: fourierft`. Default: 1000 coefficients. Example: {nFrequency: 1000}"""
+    gralora: Gralora | None = None
+    """Options of `type: gralora`. Default: rank 32, 2 × 2 blocks. Example: {r: 32, k: 2}"""
+    aflora: AfLora | None = None
+    """Options of `type: aflora`. Default: rank 8. Example: {r: 8}"""
+    adapter: Bottleneck | None = None
+    """Options of `type: adapter`. Default: pfeiffer, width 64. Example: {place: houlsby, size: 64}"""
+    ia3: Ia3 | None = None
+    """Options of `type: ia3`. Default: the modules that PEFT has for the architecture. Example: {targetModules: ["k_proj", "v_proj"]}"""
+    ln_tuning: LnTuning | None = None
+    """Options of `type: lnTuning`. Default: every norm. Example: {targetModules: ["input_layernorm"]}"""
+    prompt_tuning: PromptTuning | None = None
+    """Options of `type: promptTuning`. Default: 20 random embeddings. Example: {numVirtualTokens: 20}"""
+    prefix_tuning: PrefixTuning | None = None
+    """Options of `type: prefixTuning`. Default: 20 positions. Example: {numVirtualTokens: 20}"""
+    p_tuning: PTuning | None = None
+    """Options of `type: pTuning`. Default: 20 positions. Example: {numVirtualTokens: 20}"""
+    trainable_tokens: TrainableTokens | None = None
+    """Options of `type: trainableTokens`, required there. Example: {tokens: ["ticket"]}"""
+
+    @property
+    def row(self) -> Row:
+        return TABLE[self.type]
+
+    @property
+    def options(self) -> Options | None:
+        """The options of its own variant as they are written, or None."""
+        found: Options | None = getattr(self, self.type.attribute, None)
+        return found
+
+    @property
+    def words(self) -> list[str]:
+        """What distinguishes it, its name first. Example: lora, r 16, alpha 32, all-linear"""
+        return [str(self.type), *(self.options.words() if self.options is not None else ())]
+
+    def resolved(self) -> "Method":
+        """Fill in options that were left out."""
+        kind = self.row.options
+        if kind is None or self.options is not None or self.row.required:
+            return self
+        return self.model_copy(update={self.type.attribute: kind()})
+
+    @property
+    def asks_the_model(self) -> bool:
+        """Whether it depends on the model if this can be done: full, and lora as it is by default, fit every model."""
+        kind = self.row.options
+        return self.type not in (MethodType.FULL, MethodType.LORA) or (
+            self.options is not None and kind is not None and self.options != kind()
+        )

@@ -8,15 +8,9 @@ from pydantic import Field
 from finetune_api.base import ApiModel
 from finetune_api.v1alpha1.data import DataSpec
 from finetune_api.v1alpha1.method import Method
+from finetune_api.v1alpha1.objective import Objective as Objective
 from finetune_api.v1alpha1.training import Training
 from finetune_api.v1alpha1.types import Name
-
-
-class Objective(StrEnum):
-    CAUSAL_LANGUAGE_MODELING = "causalLanguageModeling"
-    MASKED_LANGUAGE_MODELING = "maskedLanguageModeling"
-    SUPERVISED = "supervised"
-    CLASSIFICATION = "classification"
 
 
 class HandOver(StrEnum):

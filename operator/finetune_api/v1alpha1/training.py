@@ -49,7 +49,7 @@ class Training(ApiModel):
     optimizer: Annotated[Optimizer, Field(strict=False)] = Optimizer.ADAMW
     """adamw, adafactor or sgd. Default: adamw. Example: adamw"""
     learning_rate: Annotated[float, Field(gt=0, le=10)] | None = None
-    """Peak learning rate. Default: 2e-5 (full, partial), 1e-4 (lora), 1e-3 (headOnly). Example: 1.0e-4"""
+    """Peak learning rate. Default: the method's: 1e-4 for lora, 2e-5 for full; docs/methods.md has all. Example: 1.0e-4"""
     lr_scheduler_type: Annotated[LrSchedulerType, Field(strict=False)] = LrSchedulerType.LINEAR
     """linear (decay to zero), cosine, or constant, each after the warm-up. Default: linear. Example: cosine"""
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None

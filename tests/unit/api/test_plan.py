@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from finetune_api.plan import DEFAULT_LEARNING_RATES, Runtime, config_hash, plan, resolve
+from finetune_api.plan import Runtime, config_hash, plan, resolve
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
-from finetune_api.v1alpha1.method import MethodType
+from finetune_api.v1alpha1.method import TABLE, MethodType
 from finetune_api.validation import validate
 from finetune_api.wire import SegmentKind, TrainerConfig
 from tests.builders import Document, edited, job, stage
@@ -65,8 +65,8 @@ def test_defaults_are_filled_in_for_the_trainer() -> None:
         ).spec
     )
     lora, full, _ = spec.stages
-    assert lora.training.learning_rate == DEFAULT_LEARNING_RATES[MethodType.LORA]
-    assert full.training.learning_rate == DEFAULT_LEARNING_RATES[MethodType.FULL]
+    assert lora.training.learning_rate == TABLE[MethodType.LORA].learning_rate
+    assert full.training.learning_rate == TABLE[MethodType.FULL].learning_rate
     assert lora.method.lora is not None
     assert full.training.num_train_epochs == 1
     assert full.training.per_device_eval_batch_size == full.training.per_device_train_batch_size
@@ -121,7 +121,7 @@ def test_hash_does_not_depend_on_the_order_of_fields(name: str) -> None:
         {"spec.output": {"uri": "file://elsewhere"}},
         {"spec.stages[0].checkpoint": {"everySteps": 1, "keep": 5, "asynchronous": False}},
         {"spec.stages[0].resources": {"gpus": 1}},
-        {"spec.stages[0].training": {"learningRate": DEFAULT_LEARNING_RATES[MethodType.LORA]}},
+        {"spec.stages[0].training": {"learningRate": TABLE[MethodType.LORA].learning_rate}},
         {"metadata.name": "another"},
         {"metadata.labels": {"a": "b"}},
     ],

@@ -86,11 +86,11 @@ def stage(training: dict[str, Any], **fields: Any) -> Stage:
 def train(
     folder: Path, planned: Stage, *, kind: str = "llama", validated: bool = False, seed: int = 3, on_report: Reported | None = None,
     stop: StopFlag | None = None, dropout: float = 0.0, prepare: Callable[[nn.Module], None] = lambda net: None, store: type[CheckpointStore] = CheckpointStore,
-    clock: Clock | None = None,
+    clock: Clock | None = None, net: nn.Module | None = None,
 ) -> Trained:  # fmt: skip
     """Train the stage in this run folder, from its newest checkpoint where it has one."""
     epoch = open_epoch(RunFolder(folder), segment=1)
-    net = model(kind)
+    net = model(kind) if net is None else net
     for module in net.modules():
         if isinstance(module, nn.Dropout):
             module.p = dropout

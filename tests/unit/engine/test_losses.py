@@ -78,7 +78,7 @@ def test_only_what_predicts_is_projected() -> None:
 
 def test_the_hook_is_gone_after_an_error() -> None:
     net = model("llama")
-    with pytest.raises(ZeroDivisionError), gathered(net, torch.tensor([0])):
+    with pytest.raises(ZeroDivisionError), gathered(net, torch.tensor([0]), 8):
         raise ZeroDivisionError
     assert net(input_ids=torch.ones(1, 4, dtype=torch.long)).logits.shape == (1, 4, VOCABULARY)
 

@@ -92,7 +92,12 @@ def test_partial_trains_what_the_patterns_say(tiny_llama: Path, options: dict[st
     ("method", "objective", "where", "words"),
     [
         ({"type": "headOnly"}, CAUSAL, "spec.stages[0].method.type", "tied to its embeddings"),
-        (lora(targetModules=["q_projj"]), CAUSAL, "spec.stages[0].method.lora.targetModules", "there are down_proj, gate_proj, k_proj"),
+        (
+            lora(targetModules=["q_projj"]),
+            CAUSAL,
+            "spec.stages[0].method.lora.targetModules",
+            "there are q_proj, k_proj, o_proj, v_proj, up_proj",
+        ),
         (lora(targetModules=["lm_head"]), CAUSAL, "spec.stages[0].method.lora.targetModules", "no linear module of this model's backbone"),
         (
             {"type": "partial", "partial": {"trained": ["model.layer.*"]}},
@@ -185,12 +190,12 @@ def test_pissa_restores_the_base_under_another_decomposition(tiny_llama: Path) -
     state = dict(trained.trainable_state())
     foreign = build(start, spec, 0)
     name = "model.layers.0.mlp.up_proj"
-    kept = {side: foreign.pissa[f"{name}.{side}"].clone() for side in "AB"}
+    kept = {side: foreign.taken[f"{name}.{side}"].clone() for side in "AB"}
     # As another machine might have it: the last singular vector is another one.
     layer = dict(foreign.module.get_base_model().named_modules())[name]  # type: ignore[operator]
     changed = {"A": kept["A"] * torch.tensor([[1.0], [1.0], [1.0], [1.1]]), "B": kept["B"]}
     with torch.no_grad():
         layer.base_layer.weight += layer.scaling["default"] * (kept["B"] @ kept["A"] - changed["B"] @ changed["A"])
-    foreign.pissa |= {f"{name}.{side}": tensor for side, tensor in changed.items()}
+    foreign.taken |= {f"{name}.{side}": tensor for side, tensor in changed.items()}
     foreign.load_trainable_state(state)
     assert float((outputs(foreign.module).logits - wanted).abs().max() / wanted.abs().max()) < 1e-5

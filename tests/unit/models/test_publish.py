@@ -296,7 +296,7 @@ def test_the_output_may_lie_on_a_claim(tiny_llama: Path, tmp_path: Path) -> None
 
 def test_a_model_that_loads_differently_is_not_published(tiny_llama: Path, tmp_path: Path) -> None:
     run = Trained(tiny_llama, tmp_path, [("pissa", CAUSAL, None)])
-    run.model.pissa = {name: 1.01 * tensor for name, tensor in run.model.pissa.items()}
+    run.model.taken = {name: 1.01 * tensor for name, tensor in run.model.taken.items()}
     with pytest.raises(TrainerError, match="loads as another model than was trained") as caught:
         run.publish()
     assert caught.value.reason is Reason.INTERNAL_ERROR

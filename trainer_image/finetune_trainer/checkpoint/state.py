@@ -20,15 +20,23 @@ from finetune_trainer.checkpoint.optimizer_state import FILE as OPTIMIZER
 from finetune_trainer.checkpoint.optimizer_state import capture_optimizer, restore_optimizer
 from finetune_trainer.checkpoint.random_state import FILE as RNG
 from finetune_trainer.checkpoint.random_state import capture_random, restore_random
-from finetune_trainer.checkpoint.snapshot import Snapshot, read_document, read_tensors, tensor_bytes
+from finetune_trainer.checkpoint.snapshot import Snapshot, has, read_document, read_tensors, tensor_bytes
 from finetune_trainer.errors import TrainerError
 
 WEIGHTS: Final = "weights"
 PROGRESS: Final = "progress"
+COURSE: Final = "course"
 
 
-def capture(trainer: Trainer, *, weights: Mapping[str, torch.Tensor], extra: Mapping[str, Any] | None = None) -> Snapshot:
-    """All of it, at a step's end. `weights` are the trained tensors by name (fp32); `extra` goes into `progress.json` as it is.
+def capture(
+    trainer: Trainer,
+    *,
+    weights: Mapping[str, torch.Tensor],
+    extra: Mapping[str, Any] | None = None,
+    course: Mapping[str, torch.Tensor] | None = None,
+) -> Snapshot:
+    """All of it, at a step's end. `weights` are the trained tensors by name (fp32); `extra` goes into `progress.json` as it is, and `course` are
+    the tensors that the method itself remembers.
 
     The tensors are the live ones: they may change once the committer has settled.
     Raises TrainerError(LossDiverged) if a weight is not finite: what can't be gone on from is no checkpoint.
@@ -40,7 +48,8 @@ def capture(trainer: Trainer, *, weights: Mapping[str, torch.Tensor], extra: Map
         )
     optimizer = capture_optimizer(_plain_optimizer(trainer), parameter_names(trainer.model))
     light = capture_evaluated(trainer, extra=extra)
-    return Snapshot({WEIGHTS: weights, **optimizer.tensors, **light.tensors}, {**optimizer.documents, **light.documents})
+    own = {COURSE: course} if course else {}
+    return Snapshot({WEIGHTS: weights, **own, **optimizer.tensors, **light.tensors}, {**optimizer.documents, **light.documents})
 
 
 def capture_evaluated(trainer: Trainer, *, extra: Mapping[str, Any] | None = None) -> Snapshot:
@@ -62,6 +71,11 @@ def restore_weights(folder: Path, parameters: Mapping[str, torch.Tensor]) -> Non
     with torch.no_grad():
         for name, tensor in stored.items():
             parameters[name].copy_(tensor)
+
+
+def read_course(folder: Path) -> Mapping[str, torch.Tensor]:
+    """The tensors that the method remembers; most remember none."""
+    return read_tensors(folder, COURSE) if has(folder, COURSE) else {}
 
 
 def restore_optimizer_and_schedule(trainer: Trainer, folder: Path) -> None:

@@ -111,6 +111,7 @@ def _prepare(
     limits = length_limits(found.model.path)
     every = tasks(config.spec, limits)
     tokenizer, padding = load_with_padding(found.model.path, config.spec)
+    _check_methods(config, found.model.path, tokenizer, problems)
     ends, digest = end_tokens(found.model.path, tokenizer), fingerprint(tokenizer)
     progress = Progress(reporter)
     builder = Builder(tokenizer, digest, ends, hashes, cache, problems, progress, stop)
@@ -135,6 +136,16 @@ def _prepare(
         errors=problems.listed(),
         error_count=problems.count,
     )
+
+
+def _check_methods(config: TrainerConfig, model: Path, tokenizer: PreTrainedTokenizerFast, problems: Problems) -> None:
+    """Ask the model's names and shapes whether the stages' methods can do what they say; only where it matters, since looking costs seconds."""
+    if not any(stage.method.asks_the_model for stage in config.spec.stages):
+        return
+    from finetune_trainer.modeling.sketch import method_problems  # imports torch and the architectures
+
+    for error in method_problems(model, config.spec.stages, tokenizer):
+        problems.add_error(error)
 
 
 def _whole(previous: PrepareReport, folder: RunFolder, cache: PartCache) -> bool:

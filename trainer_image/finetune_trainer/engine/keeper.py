@@ -191,7 +191,7 @@ class StageKeeper:
     def _commit(self, trainer: StageTrainer, evaluation: Evaluation) -> None:
         self._samples.sync()
         self._curve.sync()
-        snapshot = state.capture(trainer, weights=trainer.trained_tensors(), extra=trainer.loop.documents())
+        snapshot = state.capture(trainer, weights=trainer.trained_tensors(), extra=trainer.documents(), course=trainer.course.tensors())
         self._committer.commit(self._key, trainer.loop.step, snapshot, evaluation=evaluation)
         self._saved_at = self._clock()
 
@@ -225,7 +225,7 @@ class StageKeeper:
             self._curve.append(step, epoch=trainer.state.epoch, **{_camel(name): value for name, value in metrics.items()})
             self._notices.measured(step, metrics["eval_loss"])
         self._curve.sync()
-        self._committer.commit_evaluated(self._key, step, state.capture_evaluated(trainer, extra=loop.documents()))
+        self._committer.commit_evaluated(self._key, step, state.capture_evaluated(trainer, extra=trainer.documents()))
         self._answer_signal(step)
 
     def _answer_signal(self, step: int) -> None:
@@ -240,6 +240,7 @@ class StageKeeper:
         state.restore_scaler(trainer, ref.path)
         documents: dict[str, Any] = read_document(ref.path, state.PROGRESS)["extra"]
         trainer.loop = LoopState.load(documents)
+        trainer.course.load(state.read_course(ref.path), documents.get("course", {}))
         trainer.state.global_step = trainer.loop.step
         trainer.state.epoch = trainer.loop.consumed / trainer.order.steps_per_epoch
         trainer.control.should_training_stop = trainer.loop.verdict.exhausted

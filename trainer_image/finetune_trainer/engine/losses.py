@@ -47,10 +47,16 @@ def token_losses(model: nn.Module, batch: Batch) -> TokenLosses:
 
 def token_logits(model: nn.Module, batch: Batch) -> torch.Tensor:
     """Return (T, vocabulary) logits of the predicting positions, in the model's type."""
-    with gathered(model, batch.where) as hook:
+    width = int(batch.inputs["input_ids"].shape[1])
+    with gathered(model, batch.where, width) as hook:
         logits = _forward(model, batch)
-    logits = logits.flatten(0, -2)
-    return logits if hook.gathered else logits[batch.where]
+    return logits.flatten(0, -2) if hook.gathered else logits.flatten(0, -2)[behind_prompt(batch.where, width, int(logits.shape[1]))]
+
+
+def behind_prompt(where: torch.Tensor, width: int, found: int) -> torch.Tensor:
+    """Flat positions in rows of `width` tokens, as they are in rows that a trained prompt has lengthened to `found` at their beginning."""
+    longer = found - width
+    return where + longer * (where // width + 1) if longer else where
 
 
 def class_logits(model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -61,20 +67,21 @@ def class_logits(model: nn.Module, batch: Batch) -> torch.Tensor:
 class _Gather:
     """A forward pre-hook: (B, N, H) hidden states become the (1, T, H) that predict."""
 
-    def __init__(self, where: torch.Tensor) -> None:
+    def __init__(self, where: torch.Tensor, width: int) -> None:
         self.where = where
+        self.width = width
         self.gathered = False
 
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden, *rest = arguments
         self.gathered = True
-        return (hidden.flatten(0, 1)[self.where][None], *rest)
+        return (hidden.flatten(0, 1)[behind_prompt(self.where, self.width, int(hidden.shape[1]))][None], *rest)
 
 
 @contextmanager
-def gathered(model: nn.Module, where: torch.Tensor) -> Iterator[_Gather]:
-    """While it is open, the model's output layer projects only these positions."""
-    hook = _Gather(where)
+def gathered(model: nn.Module, where: torch.Tensor, width: int) -> Iterator[_Gather]:
+    """While it is open, the model's output layer projects only these positions of rows of `width` tokens."""
+    hook = _Gather(where, width)
     head = output_head(model)
     if head is None:
         yield hook

@@ -30,6 +30,8 @@ from finetune_trainer.engine.precision import Precision
 from finetune_trainer.engine.trainer import StageTrainer
 from finetune_trainer.engine.validation import validate
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.methods.base import Course, Length
+from finetune_trainer.methods.registry import method_of
 from finetune_trainer.progress import Reporter
 
 CAUSAL = (Objective.CAUSAL_LANGUAGE_MODELING, Objective.SUPERVISED)
@@ -117,7 +119,19 @@ def train_stage(
         stop=stop,
         clock=clock,
     )
-    trainer = StageTrainer(model, arguments, rows=prepared.train, order=order, collator=collator, total_steps=total, hooks=keeper)
+    method = method_of(stage.method.type)
+    course = method.course(model, stage, Length(total, order.steps_per_epoch)) if method.course else Course()
+    trainer = StageTrainer(
+        model,
+        arguments,
+        rows=prepared.train,
+        order=order,
+        collator=collator,
+        total_steps=total,
+        hooks=keeper,
+        course=course,
+        rates=method.rates(model, stage),
+    )
     try:
         trainer.train()
         committer.wait()
@@ -126,6 +140,7 @@ def train_stage(
         raise
     finally:
         trainer.release()
+        course.end()
         samples.close()
         curve.close()
     used = _use_best(trainer, stage, key, committer)
@@ -144,6 +159,7 @@ def train_stage(
             "packing": collator.packing.value if collator.packing else "off",
             "device": str(device),
             "trainableParameters": sum(parameter.numel() for parameter in trainer.trainable().values()),
+            **({"course": shown} if (shown := course.summary()) else {}),
         },
     )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,10 +23,12 @@ from transformers.trainer_utils import TrainOutput
 
 from finetune_api.v1alpha1.stage import Objective
 from finetune_trainer.engine.collate import Batch, Collator, Rows
+from finetune_trainer.engine.groups import split_by_rate
 from finetune_trainer.engine.guards import check_losses, check_scale, out_of_memory
 from finetune_trainer.engine.hooks import Ended, LoopState, StageHooks, StepFacts
 from finetune_trainer.engine.losses import class_logits, token_logits
 from finetune_trainer.engine.order import DataOrder
+from finetune_trainer.methods.base import Course
 from finetune_trainer.pulse import beat
 
 
@@ -48,7 +51,10 @@ class StageTrainer(Trainer):
         total_steps: int,
         hooks: StageHooks,
         loop: LoopState | None = None,
+        course: Course | None = None,
+        rates: Mapping[str, float] | None = None,
     ) -> None:
+        """course: what the method does beside following the gradient. rates: factors of the learning rate, by the names of parameters."""
         super().__init__(model=model, args=arguments)
         # Logging, saving, evaluation and progress are the hooks'.
         self.callback_handler.callbacks = []
@@ -58,10 +64,19 @@ class StageTrainer(Trainer):
         self.total_steps = total_steps
         self.hooks = hooks
         self.loop = loop or LoopState()
+        self.course = course or Course()
+        self._rates = rates or {}
+        # Asked once: a course may freeze for a while what the stage trains all in all.
+        self._trainable = {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """What the stage trains, by name."""
-        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        """What the stage ever trains, by name."""
+        return self._trainable
+
+    def documents(self) -> dict[str, Any]:
+        """What the loop and the course remember, by the names of their parts in a checkpoint."""
+        course = self.course.document()
+        return {**self.loop.documents(), **({"course": course} if course else {})}
 
     def _inner_training_loop(self, *_: Any, **__: Any) -> TrainOutput:
         self._init_training_state(
@@ -71,12 +86,19 @@ class StageTrainer(Trainer):
         self._parameters = list(self.trainable().values())
         self._step_optimizer = self._stepped_optimizer().step
         self.hooks.begin(self)
+        self.course.begin(self.loop.step)
         model.train()
         while self.loop.step < self.total_steps and not self.loop.verdict.exhausted:
             with out_of_memory(self.loop.step + 1, self.args):
                 if self.hooks.step_ended(self, self._optimizer_step(model)) is Ended.EVALUATED:
                     model.train()
         return TrainOutput(self.loop.step, 0.0, {})
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Trainer's optimizer, with the method's learning rates."""
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        split_by_rate(optimizer, {id(self._trainable[name]): factor for name, factor in self._rates.items()})
+        return optimizer
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -100,6 +122,8 @@ class StageTrainer(Trainer):
         # Gradients are averaged over processes, while the loss is one mean over all their tokens.
         scale = self.accelerator.num_processes / max(predictions, 1)
         losses = [self._micro_batch(model, batch, scale, last=batch is batches[-1]) for batch in batches]
+        if (penalty := self.course.loss()) is not None:
+            self.accelerator.backward(penalty)
 
         norm = self.accelerator.clip_grad_norm_(self._parameters, self.args.max_grad_norm or math.inf)
         *values, norm_value = torch.stack([*losses, norm.to(losses[0].dtype)]).tolist()  # the step's one synchronisation
@@ -107,6 +131,7 @@ class StageTrainer(Trainer):
 
         learning_rate = self.lr_scheduler.get_last_lr()[0]
         self.hooks.before_update()
+        self.course.before_update(number + 1)
         self._step_optimizer()
         skipped = self.accelerator.scaler is not None and self.accelerator.optimizer_step_was_skipped
         if skipped:
@@ -114,6 +139,7 @@ class StageTrainer(Trainer):
             check_scale(self.loop.overflows, step=number + 1, ids=ids)
         else:
             self.loop.overflows = 0
+            self.course.after_update(number + 1)
             self.lr_scheduler.step()
         self.optimizer.zero_grad()
 

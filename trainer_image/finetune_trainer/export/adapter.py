@@ -6,14 +6,16 @@ PiSSA becomes a plain update of twice the rank on the untouched base, and a base
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from finetune_api.constants import Reason
@@ -21,13 +23,20 @@ from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.export.place import written
 from finetune_trainer.handover import export_adapter
-from finetune_trainer.methods.lora import PEFT_PREFIX, TRAINED, lora_layers
+from finetune_trainer.methods.base import OwnForm
+from finetune_trainer.methods.peft_models import PEFT_PREFIX, TRAINED
+from finetune_trainer.methods.registry import method_of
+from finetune_trainer.methods.stacks import lora_layers
 from finetune_trainer.modeling.plain import inner_model, plain_weights
 from finetune_trainer.modeling.stage_model import StageModel
 from finetune_trainer.modeling.start import Adapter, Head
 
 BASE: Final = "base"
 """The folder of the base inside the adapter's, where it must be published too."""
+CONFIG: Final = "adapter_config.json"
+WEIGHTS: Final = "adapter_model.safetensors"
+LOADER: Final = "load_adapter.py"
+"""Beside an adapter that PEFT does not know."""
 TASKS: Final[Mapping[Head, str | None]] = {Head.CAUSAL: "CAUSAL_LM", Head.CLASSIFICATION: "SEQ_CLS", Head.MASKED: None}
 
 
@@ -60,15 +69,15 @@ def combined(adapters: Sequence[Adapter]) -> Adapter:
             where="spec.output.format",
         )
     targets = list(dict.fromkeys(name for adapter in adapters for name in adapter.targets))
+    r = sum(max([adapter.r, *adapter.ranks.values()]) for adapter in adapters)
     tensors: dict[str, torch.Tensor] = {}
     for name in targets:
         pairs = [_pair(adapter, name) for adapter in adapters if name in adapter.targets]
-        missing = sum(adapter.r for adapter in adapters if name not in adapter.targets)
         a = torch.cat([pair[0] for pair in pairs])
         b = torch.cat([pair[1] for pair in pairs], dim=1)
+        missing = r - a.shape[0]
         tensors[f"{name}.lora_A.weight"] = torch.cat([a, a.new_zeros(missing, a.shape[1])])
         tensors[f"{name}.lora_B.weight"] = torch.cat([b, b.new_zeros(b.shape[0], missing)], dim=1)
-    r = sum(adapter.r for adapter in adapters)
     return Adapter(r=r, alpha=float(r), rs_lora=False, dora=False, targets=targets, tensors=tensors)
 
 
@@ -79,42 +88,80 @@ def needs_base(model: StageModel) -> bool:
 
 
 def base_weights(model: StageModel) -> dict[str, torch.Tensor]:
-    """The weights under the adapters, with the trained rows of added tokens; what PiSSA took out is put back."""
+    """The weights under the adapters, with the trained rows of added tokens; what PiSSA or OLoRA took out is put back."""
     weights = plain_weights(model.module, fold=False)
-    for name, layer in lora_layers(model.module).items() if model.pissa else ():
-        taken = layer.scaling[TRAINED] * (model.pissa[f"{name}.B"] @ model.pissa[f"{name}.A"])
+    for name, layer in lora_layers(model.module).items() if model.taken else ():
+        taken = layer.scaling[TRAINED] * (model.taken[f"{name}.B"] @ model.taken[f"{name}.A"])
         weights[f"{name}.weight"] += taken.T if layer.fan_in_fan_out else taken
     return weights
 
 
 def write_adapter(folder: Path, model: StageModel, base: BaseReference, tokenizer: Any) -> None:
     """Write PEFT's two files, with the classifier's head among the tensors. Raises TrainerError where the storage refuses."""
+    form = method_of(model.stage.method.type).form
+    if form is not None:
+        _write_own(folder, model, base, form)
+    else:
+        _write_peft(folder, model, base)
+    if tokenizer is not None:
+        written(folder, lambda: tokenizer.save_pretrained(folder))
+
+
+def _write_own(folder: Path, model: StageModel, base: BaseReference, form: OwnForm) -> None:
+    plain = plain_weights(model.module, fold=False)
+    heads = inner_model(model.module).base_model_prefix
+    beside = {
+        name: tensor for name, tensor in plain.items() if name in model.new or (_classifies(model) and not name.startswith(f"{heads}."))
+    }
+    tensors = {name: tensor.contiguous() for name, tensor in {**form.tensors(model.module), **beside}.items()}
+    config = {"base_model_name_or_path": base.name, "revision": base.revision, **form.config(model.module, model.stage)}
+    written(folder, lambda: save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"}))
+    written(folder, lambda: (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n"))
+    written(folder, lambda: shutil.copyfile(form.loader, folder / LOADER))
+
+
+def _classifies(model: StageModel) -> bool:
+    return model.head is Head.CLASSIFICATION
+
+
+def _write_peft(folder: Path, model: StageModel, base: BaseReference) -> None:
+    config, tensors = _low_rank(model) if lora_layers(model.module) else _as_peft_has_it(model)
+    config.base_model_name_or_path, config.revision = base.name, base.revision
+    config.task_type, config.inference_mode = cast(Any, TASKS[model.head]), True
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    written(folder, lambda: save_file(whole, folder / WEIGHTS, metadata={"format": "pt"}))
+    written(folder, lambda: config.save_pretrained(str(folder)))
+    written(folder, lambda: _sort_lists(folder / CONFIG))
+
+
+def _as_peft_has_it(model: StageModel) -> tuple[PeftConfig, dict[str, torch.Tensor]]:
+    """An adapter of another kind than LoRA: as PEFT itself would save it."""
+    peft = cast(PeftModel, model.module)
+    tensors = get_peft_model_state_dict(peft, adapter_name=TRAINED, save_embedding_layers=False)
+    return copy.deepcopy(peft.peft_config[TRAINED]), {name: tensor.detach().to("cpu", torch.float32) for name, tensor in tensors.items()}
+
+
+def _low_rank(model: StageModel) -> tuple[PeftConfig, dict[str, torch.Tensor]]:
+    """LoRA and what becomes LoRA, one adapter whatever it is stacked on."""
     adapter = combined(stacked(model))
     peft = cast(PeftModel, model.module)
     own = peft.peft_config[TRAINED]
     whole = sorted(own.modules_to_save or ())
     config = LoraConfig(
-        base_model_name_or_path=base.name,
-        revision=base.revision,
-        task_type=cast(Any, TASKS[model.head]),
-        inference_mode=True,
         r=adapter.r,
         lora_alpha=cast(Any, adapter.alpha),
         lora_dropout=own.lora_dropout,
         use_rslora=adapter.rs_lora,
         use_dora=adapter.dora,
+        rank_pattern=dict(adapter.ranks),
+        alpha_pattern=dict(adapter.alphas),
         fan_in_fan_out=own.fan_in_fan_out,
         target_modules=short_names(adapter.targets, [name for name, _ in inner_model(peft).named_modules()]),
         modules_to_save=whole or None,
     )
     plain = plain_weights(peft, fold=False) if whole else {}
     heads = {name: tensor for name, tensor in plain.items() if any(name.startswith(f"{module}.") for module in whole)}
-    tensors = {f"{PEFT_PREFIX}{name}": tensor.contiguous() for name, tensor in {**adapter.tensors, **heads}.items()}
-    written(folder, lambda: save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"}))
-    written(folder, lambda: config.save_pretrained(str(folder)))
-    written(folder, lambda: _sort_lists(folder / "adapter_config.json"))
-    if tokenizer is not None:
-        written(folder, lambda: tokenizer.save_pretrained(folder))
+    return config, {f"{PEFT_PREFIX}{name}": tensor for name, tensor in {**adapter.tensors, **heads}.items()}
 
 
 def base_reference(model: StageModel, spec: FineTuneJobSpec, *, revision: str | None, target: Path) -> BaseReference:
@@ -144,5 +191,4 @@ def _sort_lists(path: Path) -> None:
 
 
 def _pair(adapter: Adapter, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    scale = adapter.alpha / (adapter.r**0.5 if adapter.rs_lora else adapter.r)
-    return adapter.tensors[f"{name}.lora_A.weight"], scale * adapter.tensors[f"{name}.lora_B.weight"]
+    return adapter.tensors[f"{name}.lora_A.weight"], adapter.scale(name) * adapter.tensors[f"{name}.lora_B.weight"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from torch.nn import functional
 from finetune_api.constants import Reason
 from finetune_trainer.data.rows import RowSet
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.methods.lora import quiet_peft
+from finetune_trainer.export.adapter import LOADER
+from finetune_trainer.methods.peft_models import quiet_peft
+from finetune_trainer.methods.registry import method_of
 from finetune_trainer.modeling.base import CLASSES
 from finetune_trainer.modeling.plain import inner_model
 from finetune_trainer.modeling.stage_model import StageModel
@@ -75,7 +78,8 @@ class Probe:
             found: torch.Tensor = module(**{name: tensor.to(device) for name, tensor in self.inputs.items()}).logits.float().cpu()
         for part, mode in modes.items():
             part.training = mode
-        return found[self.inputs["attention_mask"].bool()] if found.dim() == 3 else found
+        mask = self.inputs["attention_mask"].bool()
+        return found[:, -mask.shape[1] :][mask] if found.dim() == 3 else found  # behind a trained prompt, if there is one
 
     def next_token_loss(self, logits: torch.Tensor) -> float:
         """Mean negative log-likelihood of each row's next tokens."""
@@ -93,11 +97,14 @@ def load_merged(folder: Path, head: Head) -> Any:
 
 
 def load_adapter(folder: Path, base: Path, model: StageModel) -> nn.Module:
-    """As a user would: the base by its class and its labels, the adapter by PEFT."""
+    """As a user would: the base by its class and its labels, the adapter by PEFT, or by the program that lies beside it."""
     trained = inner_model(model.module).config
     options = {"id2label": trained.id2label, "label2id": trained.label2id} if model.head is Head.CLASSIFICATION else {}
     plain = CLASSES[model.head].from_pretrained(base, dtype=torch.float32, **options)
     plain.config.pad_token_id = trained.pad_token_id
+    if method_of(model.stage.method.type).form is not None:
+        own: nn.Module = runpy.run_path(str(folder / LOADER))["load"](plain, folder)
+        return own
     with quiet_peft():
         loaded: nn.Module = PeftModel.from_pretrained(plain, str(folder))
     return loaded

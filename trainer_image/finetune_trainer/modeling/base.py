@@ -77,7 +77,7 @@ def load_plain(
     check_folder(start.model)
     config = load_config(start.model)
     own_labels = [config.id2label[index] for index in sorted(config.id2label)] if config.id2label else []
-    _configure(config, head, labels=labels, tokenizer=tokenizer, dropout=dropout, where=where)
+    configured(config, head, labels=labels, tokenizer=tokenizer, dropout=dropout, where=where)
     with seeded(seed):
         model, missing = _from_pretrained(start.model, head, config, dtype)
         plain = Plain(model, head, frozenset())
@@ -116,9 +116,10 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0] if text else repr(error)
 
 
-def _configure(
-    config: PretrainedConfig, head: Head, *, labels: Sequence[str] | None, tokenizer: Any, dropout: float | None, where: str
-) -> None:
+def configured(
+    config: Any, head: Head, *, labels: Sequence[str] | None, tokenizer: Any = None, dropout: float | None = None, where: str
+) -> Any:
+    """Set in a model's configuration what a stage decides, and return it. Raises TrainerError(InvalidSpec)."""
     config.use_cache = False
     if head is Head.CLASSIFICATION:
         if tokenizer is not None and type(config) not in CLASSES[Head.MASKED]._model_mapping:
@@ -139,6 +140,7 @@ def _configure(
             )
         for name in names:
             setattr(config, name, dropout)
+    return config
 
 
 def _from_pretrained(model: Path, head: Head, config: PretrainedConfig, dtype: torch.dtype) -> tuple[PreTrainedModel, set[str]]:

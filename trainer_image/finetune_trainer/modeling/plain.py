@@ -1,19 +1,26 @@
-"""The plain model inside a trained module: names without PEFT's wrappers, low-rank updates folded into the weights in fp32.
+"""The plain model inside a trained module: names without PEFT's wrappers, adapters folded into the weights in fp32.
 
 Nothing is changed in the module, so that it can go on being measured, saved and published.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
 from peft import PeftModel
+from peft.tuners.adalora import AdaLoraLayer
 from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from torch.nn.utils import parametrize
+
+
+class OwnLayer(nn.Module):
+    """An adapter's layer that is not PEFT's: it stands in the place of a module, which is its `base_layer`, and cannot be folded into it."""
 
 
 def inner_model(module: nn.Module) -> Any:
@@ -24,40 +31,58 @@ def inner_model(module: nn.Module) -> Any:
 def plain_weights(module: nn.Module, *, fold: bool = True) -> dict[str, torch.Tensor]:
     """Every weight under its name in the plain model, fp32 on the CPU; a tied weight stands once.
 
-    fold: add the active low-rank updates to the weights; without it they are left as the base's.
+    fold: put what the active adapters do into the weights; without it they are left as the base's.
     """
     inner = inner_model(module)
-    wrappers = {
-        name: sub
-        for name, sub in inner.named_modules()
-        if isinstance(sub, LoraLayer | ModulesToSaveWrapper) or parametrize.is_parametrized(sub, "weight")
-    }
+    wrappers = _wrappers(inner)
     result: dict[str, torch.Tensor] = {}
     for name, parameter in inner.named_parameters():
         owner = _owner(name, wrappers)
         if owner is None:
             result[name] = _exact(parameter)
         else:
-            result.update(_unwrapped(owner, wrappers[owner], name.removeprefix(f"{owner}."), parameter, fold=fold))
+            result.update(_unwrapped(owner, wrappers[owner], name.removeprefix(f"{owner}."), parameter))
+    for owner, wrapper in wrappers.items():
+        if fold and isinstance(wrapper, BaseTunerLayer):
+            result |= {f"{owner}.{leaf}": _exact(tensor) for leaf, tensor in folded(wrapper).items()}
     return result
 
 
+def _wrappers(inner: nn.Module) -> dict[str, nn.Module]:
+    """The modules that stand in the place of a plain one, by its name; what lies inside an adapter stands for nothing."""
+    found: dict[str, nn.Module] = {}
+    for name, sub in inner.named_modules():
+        inside = any(name.startswith(f"{owner}.") for owner, wrapper in found.items() if isinstance(wrapper, BaseTunerLayer | OwnLayer))
+        if not inside and (isinstance(sub, BaseTunerLayer | OwnLayer | ModulesToSaveWrapper) or parametrize.is_parametrized(sub, "weight")):
+            found[name] = sub
+    return found
+
+
 def wrapped_names(module: nn.Module) -> tuple[set[str], set[str]]:
-    """Plain names of the weights under low-rank updates, and of those that wrappers train whole (heads, rows of added tokens)."""
-    low_rank: set[str] = set()
+    """Plain names of the weights under adapters, and of those that wrappers train whole (heads, rows of added tokens)."""
+    adapted: set[str] = set()
     whole: set[str] = set()
-    for name, sub in inner_model(module).named_modules():
-        if isinstance(sub, LoraLayer):
-            low_rank.add(f"{name}.weight")
+    for name, sub in _wrappers(inner_model(module)).items():
+        if isinstance(sub, BaseTunerLayer):
+            adapted |= {f"{name}.{leaf}" for leaf, _ in sub.get_base_layer().named_parameters()}
         elif isinstance(sub, ModulesToSaveWrapper):
             whole |= {f"{name}.{parameter}" for parameter, _ in sub.original_module.named_parameters()}
-        elif parametrize.is_parametrized(sub, "weight"):
+        elif not isinstance(sub, OwnLayer):
             whole.add(f"{name}.weight")
-    return low_rank, whole
+    return adapted, whole
 
 
-def folded(layer: LoraLayer) -> torch.Tensor:
-    """A layer's weight with its active adapters folded in, fp32: the same sum that its forward pass makes, adapter by adapter.
+def folded(layer: Any) -> dict[str, torch.Tensor]:
+    """A layer's weights with its active adapters folded in, fp32, by their names in the plain layer."""
+    if isinstance(layer, LoraLayer) and not isinstance(layer, AdaLoraLayer):
+        return {"weight": _low_rank(layer)}
+    merged = copy.deepcopy(layer).float().eval()  # merging changes the layer, and rounds in its type
+    merged.merge()
+    return {name: parameter.detach() for name, parameter in merged.get_base_layer().named_parameters()}
+
+
+def _low_rank(layer: LoraLayer) -> torch.Tensor:
+    """The same sum that the layer's forward pass makes, adapter by adapter.
 
     DoRA's norm is taken over the base weight and its own update, as PEFT's forward pass does, whatever lies under it.
     """
@@ -76,11 +101,10 @@ def folded(layer: LoraLayer) -> torch.Tensor:
     return total
 
 
-def _unwrapped(owner: str, wrapper: nn.Module, rest: str, parameter: torch.Tensor, *, fold: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    if isinstance(wrapper, LoraLayer):
+def _unwrapped(owner: str, wrapper: nn.Module, rest: str, parameter: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(wrapper, BaseTunerLayer | OwnLayer):
         if rest.startswith("base_layer."):
-            leaf = rest.removeprefix("base_layer.")
-            yield f"{owner}.{leaf}", _exact(folded(wrapper)) if fold and leaf == "weight" else _exact(parameter)
+            yield f"{owner}.{rest.removeprefix('base_layer.')}", _exact(parameter)
     elif isinstance(wrapper, ModulesToSaveWrapper):
         trained = f"modules_to_save.{wrapper.active_adapters[0]}."
         if rest.startswith(trained):

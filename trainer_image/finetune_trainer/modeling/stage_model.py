@@ -12,18 +12,20 @@ from torch import nn
 
 from finetune_api.constants import Reason
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
-from finetune_api.v1alpha1.method import LoraInitialization, MethodType
+from finetune_api.v1alpha1.methods.lora import LoraInitialization
 from finetune_api.v1alpha1.stage import Stage
 from finetune_trainer.engine.precision import Precision, apply_precision
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.methods.lora import FROZEN, TRAINED, lora_layers, pissa_start, with_frozen
-from finetune_trainer.methods.registry import METHODS
+from finetune_trainer.methods.base import Setting
+from finetune_trainer.methods.peft_models import TRAINED
+from finetune_trainer.methods.registry import method_of
+from finetune_trainer.methods.stacks import FROZEN, lora_layers, taken_out, with_frozen
 from finetune_trainer.modeling.base import Plain, load_plain, restore
 from finetune_trainer.modeling.plain import plain_weights
 from finetune_trainer.modeling.start import HEADS, Head, Start
 
-PISSA: Final = "pissa/"
-"""Before the names, in a trainable state, of the singular vectors that PiSSA took out of the base."""
+TAKEN: Final = "pissa/"
+"""Before the names, in a trainable state, of what PiSSA or OLoRA took out of the base."""
 
 
 @dataclass
@@ -40,16 +42,17 @@ class StageModel:
     """Weights that were made from the seed, by plain names."""
     added: tuple[int, ...] = ()
     """Ids of added tokens."""
-    pissa: dict[str, torch.Tensor] = field(default_factory=dict)
+    taken: dict[str, torch.Tensor] = field(default_factory=dict)
+    """What the initialisation took out of the base."""
 
     def trainable_names(self) -> list[str]:
         """Names of the trained parameters, in the module's order."""
         return [name for name, parameter in self.module.named_parameters() if parameter.requires_grad]
 
     def trainable_state(self) -> dict[str, torch.Tensor]:
-        """All that a checkpoint must hold to restore the module: views of the trained parameters (and what PiSSA took from the base)."""
+        """All that a checkpoint must hold to restore the module: views of the trained parameters (and what was taken out of the base)."""
         state = {name: parameter.detach() for name, parameter in self.module.named_parameters() if parameter.requires_grad}
-        return state | {f"{PISSA}{name}": tensor for name, tensor in self.pissa.items()}
+        return state | {f"{TAKEN}{name}": tensor for name, tensor in self.taken.items()}
 
     def load_trainable_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Restore a state of the same structure, bit for bit. Raises TrainerError(CheckpointInvalid) where names or shapes differ."""
@@ -83,23 +86,23 @@ class StageModel:
 
     def _load(self, state: Mapping[str, torch.Tensor]) -> None:
         with torch.no_grad():
-            self._load_pissa({name.removeprefix(PISSA): tensor for name, tensor in state.items() if name.startswith(PISSA)})
+            self._load_taken({name.removeprefix(TAKEN): tensor for name, tensor in state.items() if name.startswith(TAKEN)})
             parameters = dict(self.module.named_parameters())
             for name, tensor in state.items():
-                if not name.startswith(PISSA):
+                if not name.startswith(TAKEN):
                     parameters[name].copy_(tensor)
 
-    def _load_pissa(self, saved: Mapping[str, torch.Tensor]) -> None:
+    def _load_taken(self, saved: Mapping[str, torch.Tensor]) -> None:
         """Another machine's decomposition may differ in signs and last bits: give the base back what ours took, and take what was saved."""
         for name, layer in lora_layers(self.module).items():
             keys = f"{name}.A", f"{name}.B"
-            if not saved.keys() >= set(keys) or all(torch.equal(saved[key], self.pissa[key]) for key in keys):
+            if not saved.keys() >= set(keys) or all(torch.equal(saved[key], self.taken[key]) for key in keys):
                 continue
-            ours, theirs = (source[keys[1]] @ source[keys[0]] for source in (self.pissa, saved))
+            ours, theirs = (source[keys[1]] @ source[keys[0]] for source in (self.taken, saved))
             change = layer.scaling[TRAINED] * (ours - theirs)
             weight = layer.get_base_layer().weight
             weight += (change.T if layer.fan_in_fan_out else change).to(weight)
-            self.pissa |= {key: saved[key].cpu().clone() for key in keys}
+            self.taken |= {key: saved[key].cpu().clone() for key in keys}
 
 
 def build_stage_model(
@@ -118,11 +121,11 @@ def build_stage_model(
     """
     head = HEADS[stage.objective]
     where = f"spec.stages[{[other.name for other in spec.stages].index(stage.name)}]"
-    pissa = is_pissa(stage)
-    if pissa:
+    residual = leaves_a_residual(stage)
+    if residual:
         # The base's residual must not be rounded: what was taken out of it is in the adapter to the last bit.
         precision = dataclasses.replace(precision, frozen=torch.float32)
-    exact = stage.method.type in (MethodType.FULL, MethodType.PARTIAL) or bool(start.weights)
+    exact = not stage.method.row.adapter or bool(start.weights)
     added = added_ids(tokenizer, spec)
     plain = load_plain(
         start,
@@ -135,9 +138,10 @@ def build_stage_model(
         seed=seed,
         where=where,
     )
-    if pissa and any(adapter.dora for adapter in start.adapters):
+    if residual and any(adapter.dora for adapter in start.adapters):
         start = fold_stack(plain, start)
-    module = METHODS[stage.method.type](plain, stage, start=start, added=added, seed=seed, where=where)
+    setting = Setting(plain, stage, where, start, added, tokenizer, seed)
+    module = method_of(stage.method.type).apply(setting)
     result = StageModel(
         module=module,
         stage=stage,
@@ -147,7 +151,7 @@ def build_stage_model(
         precision=precision,
         new=plain.new,
         added=tuple(added),
-        pissa=pissa_start(module) if pissa else {},
+        taken=taken_out(module) if residual else {},
     )
     _set_types(module, precision)
     if start.trained is not None:
@@ -175,10 +179,10 @@ def _set_types(module: nn.Module, precision: Precision) -> None:
         parameter.data = data
 
 
-def is_pissa(stage: Stage) -> bool:
-    """Whether the stage's adapter starts from the base's principal singular vectors."""
+def leaves_a_residual(stage: Stage) -> bool:
+    """Whether the stage's adapter starts from a part of the base's weights, which is taken out of them."""
     options = stage.method.lora
-    return stage.method.type is MethodType.LORA and options is not None and options.initialization is LoraInitialization.PISSA
+    return options is not None and options.initialization in (LoraInitialization.PISSA, LoraInitialization.OLORA)
 
 
 def added_ids(tokenizer: Any, spec: FineTuneJobSpec) -> list[int]:

@@ -45,6 +45,18 @@ class Adapter:
     targets: list[str]
     """Full names of the modules that it is on, in the plain model."""
     tensors: Tensors
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    """Of modules whose rank is not `r`, by their full names."""
+    alphas: Mapping[str, float] = field(default_factory=dict)
+    """Of modules whose scale is not made from `alpha`."""
+
+    def rank(self, name: str) -> int:
+        return self.ranks.get(name, self.r)
+
+    def scale(self, name: str) -> float:
+        """By which a module's update is multiplied."""
+        rank = self.rank(name)
+        return self.alphas.get(name, self.alpha) / (rank**0.5 if self.rs_lora else rank)
 
 
 @dataclass(frozen=True)

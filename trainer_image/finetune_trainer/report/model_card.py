@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-from finetune_api.v1alpha1.method import Method, MethodType
+from finetune_api.v1alpha1.method import Method
 from finetune_api.v1alpha1.stage import Objective, Stage
 from finetune_api.v1alpha1.status import EvaluationStatus, Provenance
 from finetune_api.wire import TrainerConfig
@@ -90,12 +90,8 @@ def code(value: str) -> str:
 
 def method_text(method: Method) -> str:
     """The method in a few words. Example: lora r 16, alpha 32, all-linear"""
-    if method.type is MethodType.LORA and method.lora:
-        lora = method.lora
-        flags = [name for name, on in (("rsLora", lora.rs_lora), ("dora", lora.dora)) if on]
-        initialization = [] if lora.initialization == "default" else [f"{lora.initialization} initialization"]
-        return ", ".join([f"lora r {lora.r}", f"alpha {lora.alpha:g}", *flags, *initialization, " ".join(lora.target_modules)])
-    return str(method.type)
+    name, *rest = method.words
+    return f"{name} {', '.join(rest)}".strip()
 
 
 def _metadata(config: TrainerConfig, objective: Objective, kinds: Sequence[Kind], license_name: str | None) -> str:

@@ -6,19 +6,17 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from finetune_api.cel import BROKEN
-from finetune_api.v1alpha1.rules import evaluation, hand_over, sources, training, transitions
+from finetune_api.v1alpha1.rules import evaluation, hand_over, methods, sources, training, transitions
 from finetune_api.v1alpha1.rules.rule import Rule, Unique, Violation, nodes, to_cel, violations
 
-RULES: Final[tuple[Rule, ...]] = (*sources.RULES, *training.RULES, *hand_over.RULES, *evaluation.RULES, *transitions.RULES)
+RULES: Final[tuple[Rule, ...]] = (*sources.RULES, *methods.RULES, *training.RULES, *hand_over.RULES, *evaluation.RULES, *transitions.RULES)
 UNIQUE: Final[tuple[Unique, ...]] = (
     Unique("spec.tokenizer.addTokens"),
     Unique("spec.references.secrets", "name"),
     Unique("spec.references.claims", "name"),
     Unique("spec.stages", "name"),
     Unique("spec.stages[].data.labels"),
-    Unique("spec.stages[].method.lora.targetModules"),
-    Unique("spec.stages[].method.partial.trained"),
-    Unique("spec.stages[].method.partial.frozen"),
+    *methods.UNIQUE,
     Unique("spec.evaluation.suites", "name"),
     Unique("spec.evaluation.suites[].metrics"),
     Unique("spec.evaluation.suites[].labels"),

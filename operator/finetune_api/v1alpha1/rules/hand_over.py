@@ -1,7 +1,7 @@
 """Which hand-over is legal between which methods (docs/explanation of the words: continue, merge, stack).
 
-continue: full, headOnly and partial before anything; lora before lora with an identical configuration. merge: lora before anything.
-stack: lora before lora.
+continue: what changes the weights themselves before anything; an adapter before itself with an identical configuration. merge: what can be
+folded into the weights, before anything. stack: lora before lora. Which method is which stands in the support table.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from finetune_api.v1alpha1.method import Lora, LoraInitialization
-from finetune_api.v1alpha1.rules.rule import POSITIONS, Rule
+from finetune_api.v1alpha1.method import TABLE
+from finetune_api.v1alpha1.methods.lora import Lora, LoraInitialization
+from finetune_api.v1alpha1.rules.rule import POSITIONS, Rule, either
+from finetune_api.v1alpha1.support import Continues
 
 
 def _literal(value: object) -> str:
@@ -36,22 +38,35 @@ def _same_targets() -> str:
 
 
 def _same_option(name: str, default: object) -> str:
-    """Compare one scalar option; an enum by each of its values, for the same reason."""
+    """Compare one option; an enum by each of its values, for the same reason, and one without a default as it is written."""
+    if default is None:
+        ours, theirs = (f"{owner}.method.?lora.?{name}.hasValue()" for owner in ("it", "next"))
+        return f"{ours} == {theirs} && (!{ours} || it.method.lora.{name} == next.method.lora.{name})"
     ours, theirs = _lora_option("it", name, default), _lora_option("next", name, default)
     if isinstance(default, str):
         return " && ".join(f"({ours} == '{value}') == ({theirs} == '{value}')" for value in LoraInitialization)
     return f"{ours} == {theirs}"
 
 
+_APART: Final = ("targetModules", "loraPlusRatio")
+"""Compared by itself; and how fast a part learns, which is no part of what is trained on."""
+
 SAME_LORA: Final = " && ".join(
-    [*(_same_option(name, default) for name, default in _defaults().items() if name != "targetModules"), _same_targets()]
+    [*(_same_option(name, default) for name, default in _defaults().items() if name not in _APART), _same_targets()]
 )
 """Whether `it` and `next` train adapters of one configuration, defaults filled in."""
 
 
-def _pair(handed: str, holds: str, message: str, instead: str) -> Rule:
+ADAPTERS: Final = [method for method, row in TABLE.items() if row.adapter]
+MERGED: Final = [method for method, row in TABLE.items() if row.merges]
+UNFOLDED: Final = [method for method, row in TABLE.items() if not row.folds]
+STACKED: Final = [method for method, row in TABLE.items() if row.stacks]
+ENDED: Final = [method for method, row in TABLE.items() if row.continues is Continues.NOTHING]
+
+
+def _pair(handed: str, holds: str, message: str, instead: str, *, unnamed: bool = False) -> Rule:
     condition = f"!has(it.handOver) || it.handOver != '{handed}' || {holds}"
-    return Rule(scopes=("spec",), each="stages[+1]", field="handOver", holds=condition, message=message, instead=instead)
+    return Rule(scopes=("spec",), each="stages[+1]", field="handOver", holds=condition, message=message, instead=instead, unnamed=unnamed)
 
 
 def _at(position: str, field: str, default: str) -> str:
@@ -84,41 +99,80 @@ RULES: Final = (
     ),
     _pair(
         "continue",
-        "it.method.type != 'lora' || next.method.type == 'lora'",
+        f"!({either('it.method.type', [method for method in MERGED if method not in ENDED])}) || it.method.type == next.method.type",
         "an adapter cannot continue as another method",
         "write handOver: merge, which folds the adapter in first",
+    ),
+    _pair(
+        "continue",
+        f"!({either('it.method.type', UNFOLDED)}) || it.method.type == next.method.type",
+        "what this method learned goes with the base only as it is, and no other method can train it on",
+        "make the next stage's method the same, or this stage the last",
+    ),
+    _pair(
+        "continue",
+        f"!({either('it.method.type', ENDED)})",
+        "this method's own schedule has ended with its stage",
+        "write handOver: merge",
     ),
     _pair(
         "continue",
         f"it.method.type != 'lora' || next.method.type != 'lora' || ({SAME_LORA})",
         "continue trains the same adapter on, and the next stage's lora has other options",
         "write handOver: merge or handOver: stack, or make both lora blocks equal",
+        unnamed=True,
+    ),
+    _pair(
+        "continue",
+        f"it.method.type == 'lora' || !({either('it.method.type', ADAPTERS)}) || it.method.type != next.method.type || it.method == next.method",
+        "continue trains the same adapter on, and the next stage's method has other options",
+        "write both methods alike, or handOver: merge where it can be merged",
     ),
     _pair(
         "merge",
-        "it.method.type == 'lora'",
+        either("it.method.type", ADAPTERS),
         "there is no adapter to merge: this method changes the weights themselves",
         "write handOver: continue",
     ),
     _pair(
+        "merge",
+        f"!({either('it.method.type', UNFOLDED)})",
+        "what this method learned cannot be folded into the base's weights",
+        "write handOver: continue and the same method in the next stage, or make this stage the last",
+    ),
+    _pair(
         "stack",
-        "it.method.type == 'lora'",
+        either("it.method.type", ADAPTERS),
         "there is no adapter to stack upon: this method changes the weights themselves",
         "write handOver: continue",
     ),
     _pair(
         "stack",
-        "it.method.type != 'lora' || next.method.type == 'lora'",
-        "only lora can be stacked on lora",
+        f"!({either('it.method.type', [method for method in ADAPTERS if method not in STACKED])})",
+        f"only {' and '.join(STACKED)} can be stacked upon: PEFT combines no adapters of other kinds",
+        "write handOver: merge, or handOver: continue and the same method where it cannot be merged",
+    ),
+    _pair(
+        "stack",
+        f"!({either('it.method.type', STACKED)}) || {either('next.method.type', STACKED)}",
+        f"only {' and '.join(STACKED)} can be stacked on {' or '.join(STACKED)}",
         "write handOver: merge, or make the next stage's method lora",
     ),
     Rule(
         scopes=("spec",),
         each="output",
         field="format",
-        holds="!has(it.format) || !('adapter' in it.format) || self.stages[size(self.stages) - 1].method.type == 'lora'",
+        holds=f"!has(it.format) || !('adapter' in it.format) || {either('self.stages[size(self.stages) - 1].method.type', ADAPTERS)}",
         message="the last stage makes no adapter",
         instead="write format: [merged], or make the last stage's method lora",
+    ),
+    Rule(
+        scopes=("spec",),
+        each="output",
+        field="format",
+        holds=f"!has(it.format) || !('merged' in it.format) || !({either('self.stages[size(self.stages) - 1].method.type', UNFOLDED)})",
+        message="what the last stage learns cannot be folded into the base's weights",
+        instead="write format: [adapter], or leave it out",
     ),
     Rule(
         scopes=("spec",),

@@ -7,7 +7,7 @@ and the expression calls the entry `it`: the API server gets one rule over the l
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,6 +40,8 @@ class Rule:
     """An expression over the same names: what could have been written. Python names the nearest."""
     transition: bool = False
     """Whether it compares with the object before the change, `oldSelf`."""
+    unnamed: bool = False
+    """Leave the entry's name out of the API server's message: naming it repeats the expression, and this one is long."""
     warning: bool = False
     """Unusual rather than wrong: said by `finetune validate`, never by the API server."""
 
@@ -146,7 +148,7 @@ def to_cel(rule: Rule) -> dict[str, str]:
     if rule.field and "[" not in rule.each:
         blamed += f".{rule.field}"
     entry = {"rule": expression, "message": words, "fieldPath": f".{blamed}"}
-    return entry | ({"messageExpression": f"{offender} + {_quoted(f': {words}')}"} if offender else {})
+    return entry | ({"messageExpression": f"{offender} + {_quoted(f': {words}')}"} if offender and not rule.unnamed else {})
 
 
 _SUBJECTS: Final = {
@@ -169,6 +171,11 @@ def _first(path: str, broken: str) -> str:
     positions = "[" + ", ".join(str(index) for index in range(length)) + "]"
     condition = substitute(broken, {"entry": f"{path}[n]", "next": f"{path}[n + 1]"})
     return subject.format(f"{path}[{positions}.filter(n, {condition})[0]]")
+
+
+def either(value: str, choices: Iterable[str]) -> str:
+    """Write that a value is one of some strings."""
+    return f"{value} in [{', '.join(map(_quoted, choices))}]"
 
 
 def _quoted(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Rules about one stage: its method, its training options, validation and early stopping; and what is unusual enough to be said."""
+"""Rules about one stage: its training options, validation and early stopping."""
 
 from __future__ import annotations
 
@@ -8,10 +8,6 @@ from finetune_api.v1alpha1.rules.rule import Rule
 
 STAGE: Final = "spec.stages[]"
 TRAINING: Final = "spec.stages[].training"
-METHOD: Final = "spec.stages[].method"
-
-_USUAL_LEARNING_RATES: Final = {"full": (1e-6, 5e-4), "partial": (1e-6, 5e-4), "lora": (1e-5, 3e-3), "headOnly": (1e-5, 1e-1)}
-"""Ten to thirty times around what is in use (design: 1e-5 to 5e-5 for full, 1e-4 to 2e-4 for lora): outside it is seldom meant."""
 
 
 def _adam_only(field: str, default: str) -> Rule:
@@ -24,56 +20,7 @@ def _adam_only(field: str, default: str) -> Rule:
     )
 
 
-def _unusual_rate(method: str, low: float, high: float) -> Rule:
-    rate = "it.learningRate"
-    return Rule(
-        scopes=(STAGE,),
-        each="training",
-        field="learningRate",
-        holds=f"!has({rate}) || self.method.type != '{method}' || ({rate} >= {low:.0e} && {rate} <= {high:.0e})",
-        message=f"far outside what is usual for {method}",
-        instead=f"rates between {low:.0e} and {high:.0e} are usual; keep it if you mean it",
-        warning=True,
-    )
-
-
 RULES: Final = (
-    Rule(
-        scopes=(METHOD,),
-        field="lora",
-        holds="!has(self.lora) || self.type == 'lora'",
-        message="these options are for type: lora",
-        instead="write type: lora, or leave the block lora out",
-    ),
-    Rule(
-        scopes=(METHOD,),
-        field="partial",
-        holds="!has(self.partial) || self.type == 'partial'",
-        message="these options are for type: partial",
-        instead="write type: partial, or leave the block partial out",
-    ),
-    Rule(
-        scopes=(METHOD,),
-        field="type",
-        holds="self.type != 'partial' || has(self.partial)",
-        message="partial does not say which parameters",
-        instead="add partial: {trained: [PATTERN, …]} or partial: {frozen: [PATTERN, …]}",
-    ),
-    Rule(
-        scopes=(METHOD,),
-        each="partial",
-        holds="has(it.trained) != has(it.frozen)",
-        message="parameters are chosen by what is trained or by what is frozen",
-        instead="write one of partial.trained and partial.frozen",
-    ),
-    Rule(
-        scopes=(METHOD,),
-        each="lora",
-        field="targetModules",
-        holds="!has(it.targetModules) || !('all-linear' in it.targetModules) || size(it.targetModules) == 1",
-        message="all-linear names every module already",
-        instead="write [all-linear] alone, or the names of modules without it",
-    ),
     Rule(
         scopes=("spec",),
         each="stages[]",
@@ -152,5 +99,4 @@ RULES: Final = (
         message="nothing says what is best",
         instead="add training.earlyStopping (with data.validation and evalSteps), or write handOverWeights: last",
     ),
-    *(_unusual_rate(method, low, high) for method, (low, high) in _USUAL_LEARNING_RATES.items()),
 )

@@ -1,0 +1,95 @@
+"""docs/methods.md, generated: the support table as a table, and a section for each method from the text at its options."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Final
+
+from finetune_api.v1alpha1.method import TABLE, MethodType
+from finetune_api.v1alpha1.support import Continues, Row
+
+PAGE: Final = "docs/methods.md"
+_INTRODUCTION: Final = """# Methods: how a stage changes the model
+
+Generated from `operator/finetune_api/v1alpha1/method.py` and the options beside it by `make generate`. Every option is in
+[the reference](reference/job.md), every row has an example that a test runs, and `make test-catalogue` tries each cell of the table
+on tiny GPT-2, LLaMA, Mistral, Qwen and BERT models, refused ones among them.
+
+## Which one
+
+- Begin with **lora**. It learns most of what full tuning learns at a fraction of the memory, and forgets less.
+- **full** where LoRA is not enough and there is data for it; with `layerDecay`, or **gradual**, where what the base knows must stay.
+- **partial**, **headOnly**, **lnTuning**, **trainableTokens** change little, and leave a plain model.
+- **adapter**, **ia3** and the three methods with a prompt leave a small artifact of which many can share one base in memory.
+- LoRA's relatives are worth a try when everything else is settled, each with learning rates of its own.
+
+## What each can do
+
+*Continue* says before what a stage may hand over by `handOver: continue`. An adapter is published by itself, on its base; merged means folded into
+the weights, in fp32, and compared with the adapter before it is published.
+
+| method | continue | merge | stack | published as | packing | default rate |
+| --- | --- | --- | --- | --- | --- | --- |
+"""
+_CONTINUES: Final = {Continues.ANYTHING: "before anything", Continues.ITSELF: "before the same options", Continues.NOTHING: "no"}
+
+
+def methods_page() -> str:
+    """Return the page."""
+    return _INTRODUCTION + "\n".join([*_rows(), "", "## What does not go together", "", *_refusals(), "", *_sections()]) + "\n"
+
+
+def _rows() -> Iterator[str]:
+    for method, row in TABLE.items():
+        kinds = [name for name, is_so in (("adapter", row.adapter), ("merged", row.folds)) if is_so]
+        cells = [
+            _CONTINUES[row.continues],
+            _yes(row.merges),
+            _yes(row.stacks),
+            " or ".join(kinds),
+            _yes(row.packs),
+            f"{row.learning_rate:g}",
+        ]
+        yield f"| [{method}](#{method.lower()}) | {' | '.join(cells)} |"
+
+
+def _yes(is_so: bool) -> str:
+    return "yes" if is_so else "no"
+
+
+def _refusals() -> Iterator[str]:
+    """Each reason once, with the methods that it is given for."""
+    found: dict[str, list[str]] = {}
+    for method, row in TABLE.items():
+        for refusal in row.refused:
+            where = [", ".join(names) for names in (refusal.objectives, refusal.families) if names]
+            found.setdefault(f"| {' on '.join(where)} | {refusal.because}: {refusal.why} |", []).append(f"`{method}`")
+    yield from ("| method | with | why |", "| --- | --- | --- |")
+    yield from (f"| {', '.join(methods)} {rest}" for rest, methods in found.items())
+
+
+def _sections() -> Iterator[str]:
+    for method, row in TABLE.items():
+        yield from (
+            f"## {method}",
+            "",
+            about(row),
+            "",
+            f"Example: [`examples/method-{method.lower()}.yaml`](../examples/method-{method.lower()}.yaml).",
+        )
+        if row.options is not None:
+            words = "required" if row.required else "may be left out"
+            yield f"Options ({words}): {', '.join(f'`{field.alias}`' for field in row.options.model_fields.values())}."
+        if method is not list(MethodType)[-1]:
+            yield ""
+
+
+def example(method: MethodType) -> str:
+    """Return the manifest that shows a method."""
+    return f"examples/method-{method.lower()}.yaml"
+
+
+def about(row: Row) -> str:
+    """Return what is said of a method."""
+    return row.about or inspect.cleandoc((row.options and row.options.__doc__) or "")

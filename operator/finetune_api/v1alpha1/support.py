@@ -1,0 +1,93 @@
+"""The words of the support table: what each method leaves, how it may be handed over, and where it does not work and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from finetune_api.v1alpha1.methods.common import Options
+from finetune_api.v1alpha1.objective import Objective
+
+
+class Family(StrEnum):
+    """Architectures that the table is tried on. Others count as the nearest: an encoder as BERT, a decoder as LLaMA."""
+
+    GPT2 = "gpt2"
+    LLAMA = "llama"
+    MISTRAL = "mistral"
+    QWEN = "qwen3"
+    BERT = "bert"
+
+
+DECODERS: Final = (Family.GPT2, Family.LLAMA, Family.MISTRAL, Family.QWEN)
+
+
+class Continues(StrEnum):
+    """Before which stages a method may hand over by `continue`."""
+
+    ANYTHING = "anything"
+    """What it trained is the model's own weights."""
+    ITSELF = "itself"
+    """The same adapter trains on: the next stage writes the same method with the same options."""
+    NOTHING = "nothing"
+
+
+class Because(StrEnum):
+    """Why a cell is refused: it was tried and fails, or it would run and mean nothing."""
+
+    IMPOSSIBLE = "impossible"
+    MEANINGLESS = "meaningless"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Cells of the table in which a method does not work: all objectives or families where none are named."""
+
+    because: Because
+    why: str
+    objectives: tuple[Objective, ...] = ()
+    families: tuple[Family, ...] = ()
+
+    def covers(self, objective: Objective, family: Family) -> bool:
+        return (not self.objectives or objective in self.objectives) and (not self.families or family in self.families)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A method's row of the table."""
+
+    options: type[Options] | None = None
+    """The variant of the union with its options; None where it has none."""
+    required: str = ""
+    """How to write the options, where a stage cannot leave them out."""
+    learning_rate: float
+    """The default."""
+    usual: tuple[float, float]
+    """Rates outside are warned of: ten to thirty times around what is in use."""
+    adapter: bool = False
+    """Whether it leaves the base alone and can be published as an adapter."""
+    merges: bool = False
+    """Whether its adapter can be folded into the base's weights."""
+    stacks: bool = False
+    """Whether its adapter can lie frozen under another, and over one."""
+    continues: Continues = Continues.ANYTHING
+    packs: bool = True
+    """Whether several documents may share a row."""
+    refused: tuple[Refusal, ...] = ()
+    about: str = ""
+    """The method's section in the documentation, where it has no options to carry it."""
+
+    @property
+    def folds(self) -> bool:
+        """Whether what it trained is, or can become, weights of a plain model."""
+        return self.merges or not self.adapter
+
+    def refusal(self, objective: Objective, family: Family) -> Refusal | None:
+        """Why this cell is refused, or None where it works."""
+        return next((refusal for refusal in self.refused if refusal.covers(objective, family)), None)
+
+    def refused_objectives(self) -> Sequence[tuple[Objective, Refusal]]:
+        """Objectives that it cannot have on any family: known from the manifest alone."""
+        return [(objective, refusal) for refusal in self.refused if not refusal.families for objective in refusal.objectives or Objective]

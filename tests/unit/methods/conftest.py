@@ -1,0 +1,29 @@
+"""The tiny models of the five architectures, made when a test first asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from finetune_api.v1alpha1.support import Family
+from tests.unit.methods.families import make_family
+
+
+@pytest.fixture(scope="session")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Family], Path]:
+    """The folder of a tiny model of an architecture. Read only."""
+    made: dict[Family, Path] = {}
+
+    def folder(wanted: Family) -> Path:
+        if wanted not in made:
+            made[wanted] = make_family(tmp_path_factory.mktemp("families") / str(wanted), wanted)
+        return made[wanted]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def llama(family: Callable[[Family], Path]) -> Path:
+    return family(Family.LLAMA)

@@ -1,0 +1,54 @@
+"""What defines each method, shown on a tiny model; and what LoRA's kin do beside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from finetune_api.v1alpha1.method import MethodType
+from finetune_trainer.methods.registry import method_of
+from tests.unit.methods.table import PROPERTIES, UP, begins_at_the_base, built, layer, method, update
+from tests.unit.models.cases import train
+
+
+@pytest.mark.parametrize("kind", MethodType)
+def test_the_property_that_defines_a_method(kind: MethodType, llama: Path) -> None:
+    PROPERTIES[kind](llama)
+
+
+def test_an_orthogonal_start_halves_an_orthogonal_matrix(llama: Path) -> None:
+    model = built(llama, method("lora", r=4, alpha=4, initialization="orthogonal"))
+    a, b = (side["default"].weight.detach() for side in (layer(model).lora_A, layer(model).lora_B))
+    assert (b @ a).abs().max() < 1e-6, "the halves are orthogonal to each other"
+    assert a.any()
+    assert b.any()
+    begins_at_the_base(llama, model)
+
+
+def test_olora_takes_a_part_of_the_base_out_and_gives_it_back(llama: Path) -> None:
+    model = built(llama, method("lora", r=4, alpha=4, initialization="olora"))
+    b = layer(model).lora_B["default"].weight.detach()
+    assert torch.allclose(b.T @ b, torch.eye(4), atol=1e-5), "B has orthonormal columns"
+    begins_at_the_base(llama, model)
+    assert set(model.taken) >= {f"{UP}.A", f"{UP}.B"}
+
+
+def test_b_learns_faster_with_lora_plus(llama: Path) -> None:
+    model = built(llama, method("lora", r=4, loraPlusRatio=16))
+    rates = method_of(MethodType.LORA).rates(model.module, model.stage)
+    assert {name for name, factor in rates.items() if factor == 16} == {name for name in model.trainable_names() if ".lora_B." in name}
+
+
+def test_modules_to_save_are_trained_and_published_whole(untied: Path) -> None:
+    model = train(built(untied, method("lora", r=4, modulesToSave=["lm_head"])))
+    assert update(untied, model, "lm_head").any()
+    assert any("lm_head.modules_to_save" in name for name in model.trainable_names())
+
+
+@pytest.fixture(scope="session")
+def untied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.tiny import make_tiny_llama
+
+    return make_tiny_llama(tmp_path_factory.mktemp("untied") / "llama", tied=False)

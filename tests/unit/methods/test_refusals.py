@@ -1,0 +1,71 @@
+"""What a method cannot do with a model is said by the model's names and shapes, before a weight is loaded: one line for each mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_api.constants import Reason
+from finetune_api.v1alpha1.objective import Objective
+from finetune_api.v1alpha1.support import Family
+from finetune_trainer.modeling.sketch import method_problems
+from finetune_trainer.tokenizer import load_tokenizer
+from tests.unit.methods.table import method, spec
+
+BERT, GPT2, LLAMA = Family.BERT, Family.GPT2, Family.LLAMA
+REFUSED = [
+    ("a rank above the matrix's size", LLAMA, method("lora", r=64), "lora.r", "rank 64 is above that of model.layers.0.self_attn.k_proj, a matrix of 32 × 64: at most 32"),
+    ("one of the ranks", LLAMA, method("lora", rankPattern={"k_proj": 40}), "lora.rankPattern", "rank 40 is above that of"),
+    ("the rank of a relative", LLAMA, method("loha", r=40), "loha.r", "at most 32"),
+    ("a rank that an orthogonal start cannot halve", LLAMA, method("lora", r=5, initialization="orthogonal"), "lora.r", "write an even one"),
+    ("modules that match nothing", LLAMA, method("lora", targetModules=["q_prj"]), "lora.targetModules", "'q_prj' is no linear module of this model's backbone; there are q_proj, "),
+    ("modules of another architecture", GPT2, method("ia3", targetModules=["k_proj"]), "ia3.targetModules", "there are c_proj, c_fc, c_attn"),
+    ("a pattern for a module without an adapter", LLAMA, method("lora", targetModules=["q_proj"], rankPattern={"k_proj": 2}), "lora.rankPattern", "there are q_proj"),
+    ("a layer that is not there", LLAMA, method("lora", layersToTransform=[7]), "lora.layersToTransform", "this model has layers 0 to 1"),
+    ("a head that is tied", LLAMA, method("lora", modulesToSave=["lm_head"]), "lora.modulesToSave", "tied to the model's input embeddings"),
+    ("blocks that do not divide", LLAMA, method("oft", blockSize=48), "oft.blockSize", "48 does not divide the 64 inputs of model.layers.0.self_attn.q_proj: 16, 32, 64"),
+    ("a granularity that does not divide", LLAMA, method("gralora", r=12, k=3), "gralora.k", "3 does not divide the 64 inputs"),
+    ("more coefficients than entries", LLAMA, method("fourierft", nFrequency=5000), "fourierft.nFrequency", "4096 entries, fewer than 5000"),
+    ("a norm that is none", LLAMA, method("lnTuning", targetModules=["q_proj"]), "lnTuning.targetModules", "no norm of this model's backbone; there are "),
+    ("a place that the architecture lacks", BERT, method("adapter", place="parallel"), "adapter.place", "write houlsby or pfeiffer"),
+    ("a token that is none", LLAMA, method("trainableTokens", tokens=["zebra"]), "trainableTokens.tokens", "is no token of this model's vocabulary, which writes it as 'z'"),
+    ("an unfreezing that never ends", LLAMA, method("gradual", everySteps=10), "gradual.everySteps", "would end after 20 steps, and the stage ends after 20: write less than 10"),
+    ("a head that trains nothing", LLAMA, method("headOnly"), "type", "tied to its embeddings"),
+    ("a relative that needs linear modules", GPT2, method("oft"), "type", "cannot do this with a gpt2 model (tried)"),
+    ("a pattern without a parameter", LLAMA, method("partial", trained=["layers.9.*"]), "partial.trained", "matches no parameter; near it are"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("architecture", "method", "field", "says"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
+def test_it_is_refused_with_what_would_do(
+    architecture: Family, method: dict[str, Any], field: str, says: str, family: Callable[[Family], Path]
+) -> None:
+    objective = Objective.MASKED_LANGUAGE_MODELING if architecture is BERT else Objective.SUPERVISED
+    wanted = spec((method, objective, None))
+    (problem,) = method_problems(family(architecture), wanted.stages, load_tokenizer(family(architecture), wanted))
+    assert problem.reason is Reason.INVALID_SPEC
+    assert problem.where == f"spec.stages[0].method.{field}"
+    assert says in str(problem)
+
+
+def test_prompts_that_leave_no_room(family: Callable[[Family], Path]) -> None:
+    wanted = spec((method("promptTuning", numVirtualTokens=20), Objective.SUPERVISED, None), maxLength=120)
+    (problem,) = method_problems(family(GPT2), wanted.stages, None)
+    assert problem.where == "spec.stages[0].method.promptTuning.numVirtualTokens"
+    assert "longer than the model's 128: lower training.maxLength to 108" in str(problem)
+
+
+def test_all_stages_are_told_of_at_once(family: Callable[[Family], Path]) -> None:
+    wanted = spec(
+        (method("lora", r=64), Objective.SUPERVISED, "merge"),
+        (method("lora"), Objective.SUPERVISED, "merge"),
+        (method("oft", blockSize=48), Objective.SUPERVISED, None),
+    )
+    problems = list(method_problems(family(LLAMA), wanted.stages, None))
+    assert [(problem.stage, problem.where) for problem in problems] == [
+        ("stage0", "spec.stages[0].method.lora.r"),
+        ("stage2", "spec.stages[2].method.oft.blockSize"),
+    ]

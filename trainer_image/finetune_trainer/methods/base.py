@@ -1,0 +1,119 @@
+"""What a method is: one of these, called METHOD, in a file of this package that has the method's name.
+
+Everything that is trained, saved, handed over and published follows from the module that `apply` returns: what requires gradients, and the
+layers of PEFT in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from finetune_api.v1alpha1.stage import Stage
+from finetune_trainer.modeling.base import Plain
+from finetune_trainer.modeling.start import Start
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method is put on, and for which stage."""
+
+    plain: Plain
+    """On the meta device where only names and shapes are asked about."""
+    stage: Stage
+    where: str
+    """Of the stage: `spec.stages[0]`."""
+    start: Start
+    added: Sequence[int] = ()
+    """Ids of added tokens, whose rows are trained whatever the method freezes."""
+    tokenizer: Any = None
+    seed: int = 0
+
+    def field(self, name: str = "") -> str:
+        """Where an option of this method stands: `spec.stages[0].method.lora.r`."""
+        block = f"{self.where}.method.{self.stage.method.type}"
+        return f"{block}.{name}" if name else block
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a stage is, in optimizer steps."""
+
+    steps: int
+    steps_per_epoch: int
+
+
+class Course:
+    """What a method does while it trains, beside following the gradient. A subclass overrides what it needs.
+
+    `state` is all that it remembers: it goes into every checkpoint, and comes back by `load` before the first step after a resume.
+    """
+
+    def begin(self, step: int) -> None:
+        """Training starts, or goes on, with `step` steps done."""
+
+    def loss(self) -> torch.Tensor | None:
+        """What is added to the loss of a step, once; the curve does not show it."""
+        return None
+
+    def before_update(self, step: int) -> None:
+        """The gradients of step `step` (from 1) stand."""
+
+    def after_update(self, step: int) -> None:
+        """The weights have changed; the gradients still stand."""
+
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        return {}
+
+    def document(self) -> dict[str, Any]:
+        """What it remembers that is no tensor, as JSON."""
+        return {}
+
+    def summary(self) -> dict[str, Any]:
+        """What became of the stage by it, for resolved.json and the report."""
+        return {}
+
+    def load(self, tensors: Mapping[str, torch.Tensor], document: Mapping[str, Any]) -> None:
+        """Take back what `tensors` and `document` gave."""
+
+    def end(self) -> None:
+        """The stage has ended: everything that was trained requires gradients again."""
+
+
+class Apply(Protocol):
+    def __call__(self, setting: Setting) -> nn.Module:
+        """Return the module to train. Raises TrainerError(InvalidSpec) where nothing of what the stage asks for is in the model."""
+        ...
+
+
+def nothing_to_check(setting: Setting) -> None:
+    """Every model will do."""
+
+
+@dataclass(frozen=True)
+class OwnForm:
+    """How an adapter is published that PEFT does not know."""
+
+    config: Callable[[nn.Module, Stage], dict[str, Any]]
+    """Its adapter_config.json, but for what is said about the base."""
+    tensors: Callable[[nn.Module], Mapping[str, torch.Tensor]]
+    """By the names of the modules in the plain model; what is trained whole beside it comes to them."""
+    loader: Path
+    """A program with `load(model, folder)` that needs nothing of this project; it is published too."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method. Raises happen before anything is trained; `check` needs names and shapes alone, so that `prepare` can ask it."""
+
+    apply: Apply
+    check: Callable[[Setting], object] = nothing_to_check
+    rates: Callable[[nn.Module, Stage], Mapping[str, float]] = field(default=lambda module, stage: {})
+    """Factors of the learning rate for parameters that have one, by their names in the module."""
+    course: Callable[[nn.Module, Stage, Length], Course] | None = None
+    form: OwnForm | None = None

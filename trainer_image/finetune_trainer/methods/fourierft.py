@@ -1,0 +1,26 @@
+"""FourierFT by PEFT; which coefficients are trained is drawn from the stage's seed, and saved as that seed."""
+
+from __future__ import annotations
+
+from peft import FourierFTConfig
+
+from finetune_api.v1alpha1.methods.updates import FourierFt
+from finetune_trainer.methods.base import Setting
+from finetune_trainer.methods.peft_models import peft_method, placed
+from finetune_trainer.methods.targets import check_frequencies, turned
+
+
+def configure(setting: Setting) -> FourierFTConfig:
+    options = setting.stage.method.fourierft or FourierFt()
+    place = placed(setting, options)
+    check_frequencies(setting, place["target_modules"], options.n_frequency)
+    return FourierFTConfig(
+        n_frequency=options.n_frequency,
+        scaling=options.scaling,
+        random_loc_seed=setting.seed,
+        fan_in_fan_out=turned(setting.plain.model, place["target_modules"]),
+        **place,
+    )
+
+
+METHOD = peft_method(configure)

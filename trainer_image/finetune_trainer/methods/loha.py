@@ -1,0 +1,28 @@
+"""LoHa by PEFT."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from peft import LoHaConfig
+
+from finetune_api.v1alpha1.methods.updates import LoHa
+from finetune_trainer.methods.base import Setting
+from finetune_trainer.methods.peft_models import peft_method, placed
+from finetune_trainer.methods.targets import check_rank
+
+
+def configure(setting: Setting) -> LoHaConfig:
+    options = setting.stage.method.loha or LoHa()
+    place = placed(setting, options)
+    check_rank(setting, place["target_modules"], {}, options.r)
+    return LoHaConfig(
+        r=options.r,
+        alpha=cast(Any, options.alpha),
+        rank_dropout=options.rank_dropout,
+        module_dropout=options.module_dropout,
+        **place,
+    )
+
+
+METHOD = peft_method(configure)
