@@ -39,6 +39,8 @@ class Source(ApiModel):
 class TrainSource(Source):
     weight: Annotated[float, Field(gt=0, le=1000)] | None = None
     """The share of this source among the stage's sources, relative to the other weights: a share of tokens (of rows for classification). Sources are repeated or thinned to meet it. Default: every row once. Example: 0.9"""
+    replay: bool | None = None
+    """Whether these rows are of what the model knows already and has to keep; their weight is below 1. ewc learns from them what matters. Default: false. Example: true"""
 
 
 class Columns(ApiModel):

@@ -90,6 +90,10 @@ class Training(ApiModel):
     """End the stage when a validation metric no longer improves. Needs data.validation and evalSteps. Default: off. Example: {metric: eval_loss, patience: 3}"""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """The model's own dropout (hidden and attention), instead of its configuration's. Default: the model's. Example: 0.1"""
+    label_smoothing_factor: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """The share of each target that all tokens (classes) get alike, while training (arXiv 1512.00567). Validation and suites are measured without. Default: 0. Example: 0.1"""
+    neftune_noise_alpha: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Noise on the embeddings while training, alpha / sqrt(tokens of the row times width) at most (NEFTune, arXiv 2310.05914). 5 to 15 are usual. Default: none. Example: 5"""
     mlm_probability: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of tokens that are masked (maskedLanguageModeling only). Default: 0.15. Example: 0.15"""
     logging_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 10

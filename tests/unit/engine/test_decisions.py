@@ -12,7 +12,7 @@ from finetune_api.constants import Reason
 from finetune_api.v1alpha1.stage import Objective
 from finetune_api.v1alpha1.training import EarlyStopping, MixedPrecision
 from finetune_trainer.engine.collate import Collator, Packing
-from finetune_trainer.engine.guards import MAX_OVERFLOWS, check_losses, check_scale, out_of_memory
+from finetune_trainer.engine.finite import MAX_OVERFLOWS, check_losses, check_scale, out_of_memory
 from finetune_trainer.engine.packing_probe import leakage, packing_for, padding_is_harmless
 from finetune_trainer.engine.precision import apply_precision, resolve_precision
 from finetune_trainer.engine.stopping import Verdict, observe

@@ -25,9 +25,17 @@ from finetune_trainer.errors import TrainerError
 
 WEIGHTS: Final = "weights"
 PROGRESS: Final = "progress"
+GUARDS: Final = "guards"
+"""What guards keep in tensors, where they do."""
 
 
-def capture(trainer: Trainer, *, weights: Mapping[str, torch.Tensor], extra: Mapping[str, Any] | None = None) -> Snapshot:
+def capture(
+    trainer: Trainer,
+    *,
+    weights: Mapping[str, torch.Tensor],
+    guards: Mapping[str, torch.Tensor] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Snapshot:
     """All of it, at a step's end. `weights` are the trained tensors by name (fp32); `extra` goes into `progress.json` as it is.
 
     The tensors are the live ones: they may change once the committer has settled.
@@ -40,7 +48,8 @@ def capture(trainer: Trainer, *, weights: Mapping[str, torch.Tensor], extra: Map
         )
     optimizer = capture_optimizer(_plain_optimizer(trainer), parameter_names(trainer.model))
     light = capture_evaluated(trainer, extra=extra)
-    return Snapshot({WEIGHTS: weights, **optimizer.tensors, **light.tensors}, {**optimizer.documents, **light.documents})
+    kept = {GUARDS: guards} if guards else {}
+    return Snapshot({WEIGHTS: weights, **kept, **optimizer.tensors, **light.tensors}, {**optimizer.documents, **light.documents})
 
 
 def capture_evaluated(trainer: Trainer, *, extra: Mapping[str, Any] | None = None) -> Snapshot:

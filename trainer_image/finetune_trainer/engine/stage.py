@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from finetune_trainer.checkpoint.store import Committer
 from finetune_trainer.data.prepared import PreparedStage
 from finetune_trainer.engine.arguments import record, training_arguments
 from finetune_trainer.engine.collate import Collator, Masking
+from finetune_trainer.engine.guards import Guard, Guards
+from finetune_trainer.engine.hooks import loop_metrics
 from finetune_trainer.engine.keeper import StageKeeper
 from finetune_trainer.engine.order import DataOrder
 from finetune_trainer.engine.packing_probe import packing_for, padding_is_harmless
@@ -45,7 +47,7 @@ class StageOutcome:
     step_used: int
     """Of the weights in the model: the last, or the best."""
     metrics: dict[str, float]
-    """The last measurement on validation data; empty without one."""
+    """The last measurement on validation data, and what guards added to the last step's loss."""
     best: float | None
     """The best value of the early-stopping metric."""
     resolved: dict[str, Any]
@@ -81,6 +83,7 @@ def train_stage(
     resume: CheckpointRef | None,
     reporter: Reporter,
     stop: StopFlag,
+    guards: Sequence[Guard] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> StageOutcome:
     """Train what requires gradients in `model`, and leave the weights to hand over in it.
@@ -117,7 +120,16 @@ def train_stage(
         stop=stop,
         clock=clock,
     )
-    trainer = StageTrainer(model, arguments, rows=prepared.train, order=order, collator=collator, total_steps=total, hooks=keeper)
+    trainer = StageTrainer(
+        model,
+        arguments,
+        rows=prepared.train,
+        order=order,
+        collator=collator,
+        total_steps=total,
+        hooks=keeper,
+        guards=Guards(guards),
+    )
     try:
         trainer.train()
         committer.wait()
@@ -134,7 +146,7 @@ def train_stage(
         total_steps=total,
         stopped_early=trainer.loop.step < total,
         step_used=used,
-        metrics=trainer.loop.metrics,
+        metrics=loop_metrics(trainer.loop),
         best=trainer.loop.verdict.best,
         resolved=record(arguments, precision, training)
         | {
@@ -143,6 +155,7 @@ def train_stage(
             "maxLength": prepared.max_length,
             "packing": collator.packing.value if collator.packing else "off",
             "device": str(device),
+            **({"guards": trainer.guards.summary()} if guards else {}),
             "trainableParameters": sum(parameter.numel() for parameter in trainer.trainable().values()),
         },
     )

@@ -5,7 +5,7 @@ Nothing is changed in the module, so that it can go on being measured, saved and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -56,15 +56,15 @@ def wrapped_names(module: nn.Module) -> tuple[set[str], set[str]]:
     return low_rank, whole
 
 
-def folded(layer: LoraLayer) -> torch.Tensor:
-    """A layer's weight with its active adapters folded in, fp32: the same sum that its forward pass makes, adapter by adapter.
+def folded(layer: LoraLayer, adapters: Sequence[str] | None = None) -> torch.Tensor:
+    """A layer's weight with its active adapters (or these) folded in, fp32: the same sum that its forward pass makes, adapter by adapter.
 
     DoRA's norm is taken over the base weight and its own update, as PEFT's forward pass does, whatever lies under it.
     """
     base = layer.get_base_layer().weight.detach().float()
     turned = bool(layer.fan_in_fan_out)
     total = base.clone()
-    for name in layer.active_adapters:
+    for name in layer.active_adapters if adapters is None else adapters:
         if name not in layer.lora_A:
             continue
         delta = layer.get_delta_weight(name).detach().float()

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from finetune_api.cel import BROKEN
-from finetune_api.v1alpha1.rules import evaluation, hand_over, sources, training, transitions
+from finetune_api.v1alpha1.rules import evaluation, guards, hand_over, sources, training, transitions
 from finetune_api.v1alpha1.rules.rule import Rule, Unique, Violation, nodes, to_cel, violations
 
-RULES: Final[tuple[Rule, ...]] = (*sources.RULES, *training.RULES, *hand_over.RULES, *evaluation.RULES, *transitions.RULES)
+RULES: Final[tuple[Rule, ...]] = (*sources.RULES, *training.RULES, *guards.RULES, *hand_over.RULES, *evaluation.RULES, *transitions.RULES)
 UNIQUE: Final[tuple[Unique, ...]] = (
     Unique("spec.tokenizer.addTokens"),
     Unique("spec.references.secrets", "name"),
@@ -19,6 +19,7 @@ UNIQUE: Final[tuple[Unique, ...]] = (
     Unique("spec.stages[].method.lora.targetModules"),
     Unique("spec.stages[].method.partial.trained"),
     Unique("spec.stages[].method.partial.frozen"),
+    Unique("spec.stages[].regularization", "type"),
     Unique("spec.evaluation.suites", "name"),
     Unique("spec.evaluation.suites[].metrics"),
     Unique("spec.evaluation.suites[].labels"),
