@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tests.builders import Document, edited
-from tests.manifests.cases import CLASSES, JOB, Broken
+from tests.manifests.cases import CLASSES, JOB, VALIDATION, Broken
 
 AT: Final = "spec.stages[0].regularization"
 L2SP: Final = {"type": "l2sp", "strength": 0.01}
@@ -27,6 +27,12 @@ GUARD_SHAPES: Final = (
     _broken("an unknown guard", {"type": "l1"}, ".type", "l2sp"),
     _broken("a strength of nothing", {"type": "l2sp", "strength": 0}, ".strength", "greater than 0"),
     _broken("mixout of everything", {"type": "mixout", "probability": 1}, ".probability", "less than 1", base=FULL),
+    Broken(
+        "an augmentation of another kind",
+        {"spec.stages[0].data.augmentation": [{"type": "synonyms"}]},
+        "spec.stages[0].data.augmentation[0].type",
+        "wordSwap",
+    ),
     Broken(
         "smoothing away the target",
         {"spec.stages[0].training": {"labelSmoothingFactor": 1}},
@@ -53,6 +59,18 @@ GUARDS: Final = (
     Broken("replay of all", {TRAIN: [REPLAY[0], {**REPLAY[1], "weight": 1}]}, f"{TRAIN}[1].weight", "a share of all tokens, below 1"),
     Broken("nothing but replay", {TRAIN: [REPLAY[1]]}, TRAIN, "add a source without replay: true"),
     Broken("replay of how much", {TRAIN: [{"uri": "file://a"}, {"uri": "file://b", "replay": True}]}, f"{TRAIN}[1].weight", "0.1"),
+    Broken(
+        "augmenting plain text",
+        {"spec.stages[0].data.augmentation": [{"type": "typos"}], "spec.stages[0].data.train[0].format": "text"},
+        "spec.stages[0].data.augmentation",
+        "give the rows as jsonl, csv or parquet",
+    ),
+    Broken(
+        "early stopping on the precision of a text",
+        {**VALIDATION, "spec.stages[0].training.earlyStopping": {"metric": "eval_precision_macro"}},
+        "spec.stages[0].training.earlyStopping.metric",
+        "eval_perplexity, eval_token_accuracy for the others",
+    ),
     *(
         _broken(f"{field} for {guard['type']}", {**guard, field: value}, f".{field}", f"leave {field} out; it is for")
         for guard, field, value in (
@@ -77,6 +95,10 @@ GUARDED: Final[dict[str, Document]] = {
     ),
     "ewc with replay": edited(JOB, {AT: [{**EWC, "anchor": "stageStart", "samples": 100}], TRAIN: REPLAY}),
     "replay alone": edited(JOB, {TRAIN: REPLAY}),
+    "augmented copies": edited(
+        JOB, {"spec.stages[0].data.augmentation": [{"type": "typos"}, {"type": "case", "copies": 2, "probability": 0.5}]}
+    ),
+    "early stopping by perplexity": edited(JOB, {**VALIDATION, "spec.stages[0].training.earlyStopping": {"metric": "eval_perplexity"}}),
     "mixout of all weights": edited(FULL, {AT: [{**MIXOUT, "anchor": "stageStart"}]}),
     "l2sp in every method": edited(FULL, {AT: [L2SP], "spec.stages[1].regularization": [{**L2SP, "anchor": "stageStart"}]}),
 }

@@ -36,6 +36,9 @@ from finetune_trainer.progress import Reporter
 
 CAUSAL = (Objective.CAUSAL_LANGUAGE_MODELING, Objective.SUPERVISED)
 
+HEADLINES = ("eval_loss", "eval_token_accuracy", "eval_accuracy", "eval_f1_macro")
+"""The metrics that every measurement of a stage tells, beside the one that early stopping looks at: a status has no room for all."""
+
 
 @dataclass(frozen=True)
 class StageOutcome:
@@ -180,11 +183,15 @@ def _validator(
     assert rows is not None, "called only where there are validation rows"
     batch_size = stage.training.per_device_eval_batch_size or stage.training.per_device_train_batch_size
 
+    rule = stage.training.early_stopping
+    shown = {*HEADLINES, *([rule.metric.value] if rule else [])}
+
     def measure(trainer: StageTrainer, should_stop: Callable[[], bool]) -> dict[str, float]:
         def seen(count: int) -> None:
             reporter.report(Activity.EVALUATE, stage=stage.name, suite="validation", done=count, total=len(rows), unit="rows")
 
-        return validate(trainer.model, rows, collator, batch_size=batch_size, device=device, should_stop=should_stop, on_rows=seen)
+        found = validate(trainer.model, rows, collator, batch_size=batch_size, device=device, should_stop=should_stop, on_rows=seen)
+        return {name: value for name, value in found.items() if name in shown}
 
     return measure
 
