@@ -69,6 +69,8 @@ DOCS_FAILURES: Final = "docs/reference/failures.md"
 # Bounds of the schema. The API server's CEL cost estimate multiplies them, so they are part of the API (docs/decisions/).
 MAX_STAGES: Final = 16
 MAX_SOURCES: Final = 64
+MAX_GUARDS: Final = 8
+MAX_AUGMENTATIONS: Final = 8
 MAX_SUITES: Final = 32
 MAX_GATES: Final = 64
 MAX_METRICS: Final = 16

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_api.plan import Plan
 from finetune_api.v1alpha1.evaluation import Gate
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
+from finetune_api.v1alpha1.regularization import guard_text
 from finetune_api.v1alpha1.stage import Stage
 from finetune_api.wire import SegmentKind, TrainerConfig
 
@@ -100,6 +101,8 @@ def stage_lines(stage: Stage) -> list[str]:
     lines.append(f"{length} of {batch}, {training.optimizer} at {training.learning_rate:g} ({training.lr_scheduler_type})")
     saves = [f"{stage.checkpoint.every_steps} steps"] if stage.checkpoint.every_steps else []
     saves += [f"{stage.checkpoint.every_minutes:g} minutes"] if stage.checkpoint.every_minutes else []
+    if stage.regularization:
+        lines.append(f"guards: {', '.join(guard_text(guard) for guard in stage.regularization)}")
     lines.append(f"checkpoint every {' or '.join(saves)}, {stage.checkpoint.keep} kept")
     return [*lines, ", ".join(options)] if options else lines
 

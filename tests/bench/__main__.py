@@ -10,6 +10,7 @@ import sys
 
 BENCHES = {
     "throughput": "Speed: non-pad tokens a CPU second against a bare torch loop and TRL",
+    "guards": "What a step with each guard costs, beside the same step without",
     "start": "Start: process start to first step against TRL's script, cold and with prepare done",
     "validate": "CPU of `finetune validate` for a job of ten stages",
     "prepare": "Memory of `prepare` on 1 GB of JSONL, and its second run",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,15 @@ from finetune_trainer.checkpoint.signals import StopFlag
 from finetune_trainer.checkpoint.steplog import StepLog
 from finetune_trainer.engine.arguments import training_arguments
 from finetune_trainer.engine.collate import Collator, Packing
+from finetune_trainer.engine.guards import Guards
 from finetune_trainer.engine.hooks import Ended, StepFacts
 from finetune_trainer.engine.keeper import StageKeeper
 from finetune_trainer.engine.order import DataOrder
 from finetune_trainer.engine.precision import Precision
 from finetune_trainer.engine.trainer import StageTrainer
+from finetune_trainer.guards.registry import guards_of
+from finetune_trainer.modeling.stage_model import StageModel
+from finetune_trainer.modeling.start import Head, Start
 from finetune_trainer.progress import NullReporter
 
 PAD = 0
@@ -72,6 +76,7 @@ class RandomRows:
     def __init__(self, case: Case) -> None:
         generator = np.random.default_rng(0)
         self.lengths = case.lengths
+        self.sources = np.arange(len(case.lengths)) % 2
         self._prompt = case.prompt_share
         self._tokens = [generator.integers(1, case.vocabulary, int(length)).astype(np.int32) for length in case.lengths]
 
@@ -113,12 +118,15 @@ class Stopwatch:
         return self.measured
 
 
-def stage_of(case: Case, *, packed: bool) -> Stage:
-    """The stage that all arms train."""
+def stage_of(case: Case, *, packed: bool, guards: Sequence[dict[str, Any]] = ()) -> Stage:
+    """The stage that all arms train. Every second row is replayed, for a guard that learns from it."""
     training = {"learningRate": 1e-4, "maxSteps": case.warmup + case.steps, "perDeviceTrainBatchSize": case.batch_size, "packing": packed}
     objective = "supervised" if case.prompt_share else "causalLanguageModeling"
-    data = {"train": [{"uri": "file://rows.jsonl"}]}
-    return Stage.model_validate({"name": "bench", "objective": objective, "data": data, "method": {"type": "full"}, "training": training})
+    data = {"train": [{"uri": "file://rows.jsonl", "weight": 0.5}, {"uri": "file://old.jsonl", "weight": 0.5, "replay": True}]}
+    kept = {"regularization": list(guards)} if guards else {}
+    return Stage.model_validate(
+        {"name": "bench", "objective": objective, "data": data, "method": {"type": "full"}, "training": training, **kept}
+    )
 
 
 def order_of(case: Case, rows: RandomRows, *, packed: bool) -> DataOrder:
@@ -151,10 +159,12 @@ class _Timed(StageKeeper):
         return ended
 
 
-def ours(case: Case, *, packed: bool = False) -> Measured:
-    """StageTrainer, with the keeper of a real run."""
+def ours(case: Case, *, packed: bool = False, guards: Sequence[dict[str, Any]] = ()) -> Measured:
+    """StageTrainer, with the keeper of a real run, under these guards."""
     rows = RandomRows(case)
-    stage = stage_of(case, packed=packed)
+    stage = stage_of(case, packed=packed, guards=guards)
+    model = case.build()
+    guarded = Guards(guards_of(StageModel(model, stage, Head.CAUSAL, Start.base(Path("bench")), None, FP32), tokenizer=None, seed=0))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         samples, curve = StepLog(folder / "samples.jsonl"), StepLog(folder / "curve.jsonl")
@@ -167,7 +177,7 @@ def ours(case: Case, *, packed: bool = False) -> Measured:
         arguments = training_arguments(stage, seed=0, total_steps=total, precision=FP32, device=CPU, folder=folder)
         collator = Collator(Objective.SUPERVISED, PAD, packing=Packing.POSITIONS if packed else None, needs_mask=False)
         order = order_of(case, rows, packed=packed)
-        trainer = StageTrainer(case.build(), arguments, rows=rows, order=order, collator=collator, total_steps=total, hooks=keeper)
+        trainer = StageTrainer(model, arguments, rows=rows, order=order, collator=collator, total_steps=total, hooks=keeper, guards=guarded)
         trainer.train()
     return keeper.stopwatch.result()
 

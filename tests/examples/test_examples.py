@@ -12,8 +12,10 @@ import yaml
 
 from finetune_api.methods_page import example
 from finetune_api.plan import Runtime, plan
+from finetune_api.v1alpha1.data import AugmentationType
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
 from finetune_api.v1alpha1.method import MethodType
+from finetune_api.v1alpha1.regularization import GuardType
 from finetune_api.v1alpha1.stage import HandOver
 from finetune_api.validation import validate
 from scripts.demo_assets import ROOT
@@ -70,6 +72,12 @@ def test_demo_runs_as_its_user_runs_it_and_loads_in_a_cold_process(tiny_demo: Pa
     again = subprocess.run(finetune, capture_output=True, text=True, check=False)
     assert again.returncode == 0
     assert "finished already" in again.stdout, "a finished run is not repeated"
+
+
+def test_every_guard_and_augmentation_has_an_example() -> None:
+    stages = [stage for name in EXAMPLES for stage in FineTuneJob.model_validate(read(name)).spec.stages]
+    assert {guard.type for stage in stages for guard in stage.regularization or []} == {*GuardType}
+    assert {one.type for stage in stages for one in stage.data.augmentation or []} == {*AugmentationType}
 
 
 def test_every_hand_over_and_objective_has_an_example() -> None:

@@ -4,11 +4,14 @@ from typing import Final
 
 from tests.manifests.cases import Broken, Change
 from tests.manifests.evaluations import CHANGES, EVALUATIONS
+from tests.manifests.guards import GUARD_SHAPES, GUARDED, GUARDS
 from tests.manifests.runtimes import BROKEN_RUNTIMES, VALID_RUNTIMES
-from tests.manifests.shapes import SHAPES
+from tests.manifests.shapes import SHAPES as _SHAPES
 from tests.manifests.stages import HAND_OVERS, SOURCES, STAGES
-from tests.manifests.valid import VALID
+from tests.manifests.valid import VALID as _VALID
 
-BROKEN: Final = (*SHAPES, *SOURCES, *STAGES, *HAND_OVERS, *EVALUATIONS)
+VALID: Final = _VALID | GUARDED
+SHAPES: Final = (*_SHAPES, *GUARD_SHAPES)
+BROKEN: Final = (*SHAPES, *SOURCES, *STAGES, *HAND_OVERS, *GUARDS, *EVALUATIONS)
 
 __all__ = ["BROKEN", "BROKEN_RUNTIMES", "CHANGES", "SHAPES", "VALID", "VALID_RUNTIMES", "Broken", "Change"]

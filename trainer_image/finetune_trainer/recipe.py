@@ -33,6 +33,7 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation import gates, results
 from finetune_trainer.evaluation.point import Head as MeasuredBy
 from finetune_trainer.evaluation.point import Setting, measure_point
+from finetune_trainer.guards.registry import guards_of
 from finetune_trainer.measuring import Heads, folded_start
 from finetune_trainer.modeling.stage_model import StageModel
 from finetune_trainer.modeling.start import Start
@@ -104,6 +105,7 @@ def run_stage(work: Work, key: str, stage: Stage, model: StageModel, committer: 
         resume=work.resume(key),
         reporter=work.progress,
         stop=work.stop,
+        guards=guards_of(model, tokenizer=work.tokenizer, seed=stage_seed(work.config.spec.seed, index)),
     )
     record = {"training": trained.resolved, "model": model.summary(), "metrics": trained.metrics, "steps": trained.steps}
     record |= {"stepUsed": trained.step_used, "stoppedEarly": trained.stopped_early}

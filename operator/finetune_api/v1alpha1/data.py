@@ -39,6 +39,26 @@ class Source(ApiModel):
 class TrainSource(Source):
     weight: Annotated[float, Field(gt=0, le=1000)] | None = None
     """The share of this source among the stage's sources, relative to the other weights: a share of tokens (of rows for classification). Sources are repeated or thinned to meet it. Default: every row once. Example: 0.9"""
+    replay: bool | None = None
+    """Whether these rows are of what the model knows already and has to keep; their weight is below 1. ewc learns from them what matters. Default: false. Example: true"""
+
+
+class AugmentationType(StrEnum):
+    TYPOS = "typos"
+    CASE = "case"
+    WORD_DROP = "wordDrop"
+    WORD_SWAP = "wordSwap"
+
+
+class Augmentation(ApiModel):
+    """Changed copies of training rows, beside them."""
+
+    type: Annotated[AugmentationType, Field(strict=False)]
+    """typos (a slip in a word), case (a word in upper, lower or title case), wordDrop (a word is left out) or wordSwap (a word changes places with the next). Example: typos"""
+    probability: Annotated[float, Field(gt=0, le=1)] | None = None
+    """How probable it is that a word is changed. Default: 0.1. Example: 0.1"""
+    copies: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Copies of each row, each changed anew. Default: 1. Example: 2"""
 
 
 class Columns(ApiModel):
@@ -76,6 +96,8 @@ class DataSpec(ApiModel):
     """The training rows, from 1 to 64 sources. Example: [{uri: pvc://data/train.jsonl}]"""
     columns: Columns = Columns()
     """The names of the columns in the files. Default: text, prompt, completion, messages, label. Example: {prompt: question, completion: answer}"""
+    augmentation: Annotated[list[Augmentation], Field(min_length=1, max_length=c.MAX_AUGMENTATIONS)] | None = None
+    """Changed copies of the training rows: of the text, or of the prompt and what the user says; answers and labels stay. Seeded by spec.seed. Default: none. Example: [{type: typos, probability: 0.1}]"""
     overflow: Annotated[Overflow, Field(strict=False)] = Overflow.TRUNCATE
     """What happens to rows longer than training.maxLength tokens: truncate, drop, or refuse (the job fails before a GPU is taken). Counted in the data report. Example: drop"""
     validation: Validation | None = None

@@ -5,10 +5,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from finetune_api import constants as c
 from finetune_api.base import ApiModel
 from finetune_api.v1alpha1.data import DataSpec
 from finetune_api.v1alpha1.method import Method
 from finetune_api.v1alpha1.objective import Objective as Objective
+from finetune_api.v1alpha1.regularization import Guard
 from finetune_api.v1alpha1.training import Training
 from finetune_api.v1alpha1.types import Name
 
@@ -51,6 +53,8 @@ class Stage(ApiModel):
     """Which weights are trained, and how. Example: {type: lora}"""
     training: Training = Training()
     """Optimizer, schedule, batch and length. Default: the defaults of each field. Example: {learningRate: 1.0e-4, numTrainEpochs: 3}"""
+    regularization: Annotated[list[Guard], Field(min_length=1, max_length=c.MAX_GUARDS)] | None = None
+    """Guards: what is kept while the stage trains, each at most once. Default: none. Example: [{type: l2sp, strength: 0.01}]"""
     checkpoint: Checkpoint = Checkpoint()
     """When to save. Default: every 200 steps, the last two kept. Example: {everyMinutes: 10, keep: 2}"""
     eval_steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = None

@@ -1,7 +1,7 @@
 """How long and how fast a stage learns: the names that users of transformers' TrainingArguments know."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -28,17 +28,36 @@ class MixedPrecision(StrEnum):
 
 
 class EarlyStoppingMetric(StrEnum):
-    """Metrics on validation data, with transformers' names; for all of them but eval_loss more is better."""
+    """Metrics on validation data, with transformers' names; for all of them but loss and perplexity more is better."""
 
     LOSS = "eval_loss"
     ACCURACY = "eval_accuracy"
     TOKEN_ACCURACY = "eval_token_accuracy"
+    PERPLEXITY = "eval_perplexity"
+    PRECISION_MACRO = "eval_precision_macro"
+    PRECISION_WEIGHTED = "eval_precision_weighted"
+    RECALL_MACRO = "eval_recall_macro"
+    RECALL_WEIGHTED = "eval_recall_weighted"
     F1 = "eval_f1_macro"
+    F1_WEIGHTED = "eval_f1_weighted"
+
+
+CLASS_METRICS: Final = (
+    EarlyStoppingMetric.LOSS,
+    EarlyStoppingMetric.ACCURACY,
+    EarlyStoppingMetric.PRECISION_MACRO,
+    EarlyStoppingMetric.PRECISION_WEIGHTED,
+    EarlyStoppingMetric.RECALL_MACRO,
+    EarlyStoppingMetric.RECALL_WEIGHTED,
+    EarlyStoppingMetric.F1,
+    EarlyStoppingMetric.F1_WEIGHTED,
+)
+TOKEN_METRICS: Final = (EarlyStoppingMetric.LOSS, EarlyStoppingMetric.PERPLEXITY, EarlyStoppingMetric.TOKEN_ACCURACY)
 
 
 class EarlyStopping(ApiModel):
     metric: Annotated[EarlyStoppingMetric, Field(strict=False)] = EarlyStoppingMetric.LOSS
-    """The validation metric: eval_loss, eval_token_accuracy, eval_accuracy or eval_f1_macro. Default: eval_loss. Example: eval_loss"""
+    """The validation metric: eval_loss; for classification also eval_accuracy, and eval_precision, eval_recall or eval_f1 with _macro or _weighted behind it; for the others eval_perplexity or eval_token_accuracy. Default: eval_loss. Example: eval_loss"""
     patience: Annotated[int, Field(ge=1, le=1000)] = 3
     """Evaluations without improvement before the stage ends. Default: 3. Example: 3"""
     threshold: Annotated[float, Field(ge=0, le=1e6)] = 0.0
@@ -90,6 +109,10 @@ class Training(ApiModel):
     """End the stage when a validation metric no longer improves. Needs data.validation and evalSteps. Default: off. Example: {metric: eval_loss, patience: 3}"""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """The model's own dropout (hidden and attention), instead of its configuration's. Default: the model's. Example: 0.1"""
+    label_smoothing_factor: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """The share of each target that all tokens (classes) get alike, while training (arXiv 1512.00567). Validation and suites are measured without. Default: 0. Example: 0.1"""
+    neftune_noise_alpha: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Noise on the embeddings while training, alpha / sqrt(tokens of the row times width) at most (NEFTune, arXiv 2310.05914). 5 to 15 are usual. Default: none. Example: 5"""
     mlm_probability: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of tokens that are masked (maskedLanguageModeling only). Default: 0.15. Example: 0.15"""
     logging_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 10

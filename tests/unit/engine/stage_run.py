@@ -22,6 +22,9 @@ from finetune_trainer.checkpoint.store import CheckpointStore
 from finetune_trainer.data.prepared import PreparedStage
 from finetune_trainer.engine.precision import resolve_precision
 from finetune_trainer.engine.stage import StageOutcome, train_stage
+from finetune_trainer.guards.registry import guards_of
+from finetune_trainer.modeling.stage_model import StageModel
+from finetune_trainer.modeling.start import HEADS, Start
 from finetune_trainer.run_folder import RunFolder
 from tests.unit.engine.tiny_models import VOCABULARY, FakeRows, model
 
@@ -86,7 +89,7 @@ def stage(training: dict[str, Any], **fields: Any) -> Stage:
 def train(
     folder: Path, planned: Stage, *, kind: str = "llama", validated: bool = False, seed: int = 3, on_report: Reported | None = None,
     stop: StopFlag | None = None, dropout: float = 0.0, prepare: Callable[[nn.Module], None] = lambda net: None, store: type[CheckpointStore] = CheckpointStore,
-    clock: Clock | None = None, net: nn.Module | None = None,
+    clock: Clock | None = None, net: nn.Module | None = None, rows: FakeRows | None = None, chosen: range | None = None,
 ) -> Trained:  # fmt: skip
     """Train the stage in this run folder, from its newest checkpoint where it has one."""
     epoch = open_epoch(RunFolder(folder), segment=1)
@@ -97,11 +100,15 @@ def train(
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = dropout
     prepare(net)
-    rows, validation = FakeRows(LENGTHS), FakeRows(LENGTHS[:9], seed=1)
-    prepared = PreparedStage(rows, validation if validated else None, None, np.arange(len(rows)), 64)  # type: ignore[arg-type]
+    rows, validation = rows or FakeRows(LENGTHS), FakeRows(LENGTHS[:9], seed=1)
+    prepared = PreparedStage(rows, validation if validated else None, None, np.asarray(chosen or range(len(rows))), 64)  # type: ignore[arg-type]
+    precision = resolve_precision(
+        planned.training.mixed_precision or MixedPrecision.AUTO, device=CPU, checkpoint=torch.float32, bf16_capable=False
+    )
+    built = StageModel(net, planned, HEADS[planned.objective], Start.base(folder / "no model"), None, precision)
     outcome = train_stage(
         model=net, tokenizer=tokenizer(), stage=planned, key=KEY, prepared=prepared, device=CPU, seed=seed, folder=epoch.stage_folder(KEY),
-        precision=resolve_precision(planned.training.mixed_precision or MixedPrecision.AUTO, device=CPU, checkpoint=torch.float32, bf16_capable=False),
+        precision=precision, guards=guards_of(built, tokenizer=tokenizer(), seed=seed),
         committer=store(epoch, keep=planned.checkpoint.keep), resume=epoch.start,
         reporter=Reporter(on_report or (lambda activity, fields: None)), stop=stop or StopFlag(), clock=clock or Clock(),
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from transformers import TrainingArguments
@@ -12,10 +13,11 @@ from finetune_api.constants import Reason
 from finetune_api.v1alpha1.stage import Objective
 from finetune_api.v1alpha1.training import EarlyStopping, MixedPrecision
 from finetune_trainer.engine.collate import Collator, Packing
-from finetune_trainer.engine.guards import MAX_OVERFLOWS, check_losses, check_scale, out_of_memory
+from finetune_trainer.engine.finite import MAX_OVERFLOWS, check_losses, check_scale, out_of_memory
 from finetune_trainer.engine.packing_probe import leakage, packing_for, padding_is_harmless
 from finetune_trainer.engine.precision import apply_precision, resolve_precision
 from finetune_trainer.engine.stopping import Verdict, observe
+from finetune_trainer.engine.validation import averages
 from finetune_trainer.errors import TrainerError
 from tests.unit.engine.tiny_models import VOCABULARY, model
 
@@ -154,3 +156,21 @@ def test_memory_that_is_out_is_one_reason(error: Exception, tmp_path: object) ->
     assert caught.value.reason is Reason.OUT_OF_MEMORY
     with pytest.raises(RuntimeError, match="shapes"), out_of_memory(3, arguments):
         raise RuntimeError("shapes do not match")
+
+
+def test_averages_are_those_of_scikit_learn() -> None:
+    """Class 3 is never true, class 2 never predicted: sklearn.metrics.precision_recall_fscore_support(…, zero_division=0)."""
+    found = averages(np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 3, 3]))
+    precision, recall, f1 = [1.0, 0.5, 0.0, 0.0], [2 / 3, 0.5, 0.0, 0.0], [0.8, 0.5, 0.0, 0.0]
+    for name, scores in (("precision", precision), ("recall", recall), ("f1", f1)):
+        assert found[f"eval_{name}_macro"] == pytest.approx(sum(scores) / 4)
+        assert found[f"eval_{name}_weighted"] == pytest.approx((3 * scores[0] + 2 * scores[1] + scores[2]) / 6)
+
+
+@pytest.mark.parametrize(
+    ("metric", "falls"), [("eval_perplexity", True), ("eval_loss", True), ("eval_f1_weighted", False), ("eval_recall_macro", False)]
+)
+def test_less_is_better_for_loss_and_perplexity_alone(metric: str, falls: bool) -> None:
+    rule = EarlyStopping.model_validate({"metric": metric})
+    verdict = observe(observe(Verdict(), rule, 2.0, step=1), rule, 1.0, step=2)
+    assert verdict.best_step == (2 if falls else 1)

@@ -9,7 +9,7 @@ from torch import nn
 from finetune_api.v1alpha1.stage import Objective
 from finetune_trainer.engine.collate import Batch, Collator, Masking, Packing
 from finetune_trainer.engine.losses import gathered, token_logits, token_losses
-from finetune_trainer.engine.trainer import batch_loss
+from finetune_trainer.engine.trainer import batch_logits, batch_loss
 from tests.unit.engine.tiny_models import VOCABULARY, FakeRows, gradients, model
 
 ROWS = FakeRows([7, 12, 3, 9, 5, 11])
@@ -39,7 +39,7 @@ def test_loss_and_gradients_are_those_of_the_model_itself(kind: str) -> None:
     theirs = net(**batch.inputs, labels=labels_of(batch, shifted=kind != "bert")).loss
     theirs.backward()
     expected = gradients(net)
-    ours = batch_loss(net, batch, CAUSAL.objective) / batch.predictions
+    ours = batch_loss(batch_logits(net, batch, CAUSAL.objective), batch) / batch.predictions
     ours.backward()
     assert ours.item() == pytest.approx(theirs.item(), abs=2e-6)
     assert largest_difference(gradients(net), expected) < 2e-6
@@ -99,10 +99,10 @@ def test_every_token_is_scored_the_same_alone_and_in_company(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3"])
 def test_packed_documents_have_the_loss_and_gradients_of_single_ones(kind: str, packing: Packing) -> None:
     net = model(kind).eval()
-    batch_loss(net, CAUSAL(ROWS, EVERY), CAUSAL.objective).backward()
+    batch_loss(batch_logits(net, CAUSAL(ROWS, EVERY), CAUSAL.objective), CAUSAL(ROWS, EVERY)).backward()
     expected = gradients(net)
     packed = Collator(Objective.SUPERVISED, pad_id=0, packing=packing).packed(ROWS, [[0, 1], [3, 2, 4], [5]])
-    batch_loss(net, packed, CAUSAL.objective).backward()
+    batch_loss(batch_logits(net, packed, CAUSAL.objective), packed).backward()
     assert packed.ids == [ROWS.id(index) for index in (0, 1, 3, 2, 4, 5)]
     assert largest_difference(gradients(net), expected) < 2e-5
 
@@ -112,5 +112,5 @@ def test_the_loss_of_classes_is_the_model_s_own(kind: str) -> None:
     net = model(kind).eval()
     batch = Collator(Objective.CLASSIFICATION, pad_id=0)(ROWS, EVERY)
     theirs = net(**batch.inputs, labels=batch.targets).loss
-    ours = batch_loss(net, batch, Objective.CLASSIFICATION) / batch.predictions
+    ours = batch_loss(batch_logits(net, batch, Objective.CLASSIFICATION), batch) / batch.predictions
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-6)

@@ -26,17 +26,20 @@ from finetune_trainer.errors import TrainerError
 WEIGHTS: Final = "weights"
 PROGRESS: Final = "progress"
 COURSE: Final = "course"
+GUARDS: Final = "guards"
+"""What guards keep in tensors, where they do."""
 
 
 def capture(
     trainer: Trainer,
     *,
     weights: Mapping[str, torch.Tensor],
-    extra: Mapping[str, Any] | None = None,
     course: Mapping[str, torch.Tensor] | None = None,
+    guards: Mapping[str, torch.Tensor] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> Snapshot:
-    """All of it, at a step's end. `weights` are the trained tensors by name (fp32); `extra` goes into `progress.json` as it is, and `course` are
-    the tensors that the method itself remembers.
+    """All of it, at a step's end. `weights` are the trained tensors by name (fp32); `course` and `guards` are what the method and the guards
+    keep in tensors themselves; `extra` goes into `progress.json` as it is.
 
     The tensors are the live ones: they may change once the committer has settled.
     Raises TrainerError(LossDiverged) if a weight is not finite: what can't be gone on from is no checkpoint.
@@ -48,7 +51,7 @@ def capture(
         )
     optimizer = capture_optimizer(_plain_optimizer(trainer), parameter_names(trainer.model))
     light = capture_evaluated(trainer, extra=extra)
-    own = {COURSE: course} if course else {}
+    own = {part: tensors for part, tensors in ((COURSE, course), (GUARDS, guards)) if tensors}
     return Snapshot({WEIGHTS: weights, **own, **optimizer.tensors, **light.tensors}, {**optimizer.documents, **light.documents})
 
 

@@ -119,13 +119,15 @@ class Builder:
 
     def _run(self, task: Task, located: Located, objective: Objective, writer: RowSetWriter) -> Tally:
         if located.format is not DataFormat.TEXT:
-            return Tokeniser(located, objective, writer, self.problems, self.progress, self.stop).run()
+            return Tokeniser(located, objective, writer, self.problems, self.progress, self.stop, task.augmenter).run()
         if not isinstance(objective, Document):
             raise TrainerError(
                 Reason.INVALID_SPEC,
                 f"plain text has no columns, and the objective {task.objective} needs them: use jsonl, csv or parquet",
                 where=task.where,
             )
+        if task.augmenter is not None:
+            raise TrainerError(Reason.INVALID_SPEC, "plain text has no rows to copy: leave data.augmentation out", where=task.where)
         return tokenise_documents(located, objective, writer, problems=self.problems, advance=self.progress, stop=self.stop)
 
     def _report(self, task: Task, located: Located, key: str, meta: dict[str, Any]) -> SourceReport:
@@ -148,6 +150,7 @@ class Builder:
             tokens=meta["tokens"],
             supervised=meta["supervised"],
             histogram=histogram(np.asarray(tally["buckets"], np.int64)),
+            augmented=tally.get("augmented", 0),
             **{name: tally[name] for name in _COUNTS},
         )
 

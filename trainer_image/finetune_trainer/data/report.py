@@ -71,6 +71,8 @@ class SourceReport(WireModel):
     """Rows dropped because truncation left nothing to learn from."""
     dropped_empty: int = 0
     """Blank rows of language modelling."""
+    augmented: int = 0
+    """Changed copies among the rows (data.augmentation)."""
     histogram: Histogram = Histogram()
 
 

@@ -216,6 +216,15 @@ class RowSet:
         return self._column("inputs")
 
     @property
+    def copies(self) -> Bools:
+        """Whether each row is an augmented copy of the row before it, bool [rows]: from the same line, with the same input hash."""
+        every = []
+        for part in self.parts:
+            same = [np.diff(part.columns[name].astype(np.int64)) == 0 for name in ("positions", "inputs")]
+            every.append(np.concatenate([np.zeros(min(1, part.rows), np.bool_), same[0] & same[1]]))
+        return self._select(every, np.dtype(np.bool_))
+
+    @property
     def sources(self) -> Ints:
         """Which part each row is from, int32 [rows]."""
         every = np.repeat(np.arange(len(self.parts), dtype=np.int32), [part.rows for part in self.parts])

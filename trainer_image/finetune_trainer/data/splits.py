@@ -11,9 +11,10 @@ _SCALE = float(1 << 53)
 
 
 def split(rows: RowSet, fraction: float) -> tuple[RowSet, RowSet]:
-    """Training and validation rows. Rows with the same input (text, or prompt) fall on the same side, so none leaks to the other."""
+    """Training and validation rows. Rows with the same input (text, or prompt) fall on the same side, so none leaks to the other;
+    augmented copies of a validation row are on neither."""
     validates = chosen(rows.inputs, fraction)
-    return rows.subset(np.flatnonzero(~validates)), rows.subset(np.flatnonzero(validates))
+    return rows.subset(np.flatnonzero(~validates)), rows.subset(np.flatnonzero(validates & ~rows.copies))
 
 
 def chosen(inputs: npt.NDArray[np.uint64], fraction: float) -> npt.NDArray[np.bool_]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from finetune_trainer.data.report import Leak, SetReport, SourceReport, StageRep
 from finetune_trainer.data.rows import RowSet
 from finetune_trainer.data.tasks import StageTasks, Task, Tasks
 from finetune_trainer.run_folder import RunFolder
+
+SHARE_TOLERANCE: Final = 0.01
+"""By which a source's share of an epoch may differ from the one that was asked for."""
 
 
 @dataclass
@@ -87,6 +91,7 @@ class Summary:
         shares = np.bincount(rows.sources[prepared.selection], weights=counted, minlength=len(sources)) / max(int(counted.sum()), 1)
         train = describe(rows, sources, report.labels)
         self._warn(f"stage {report.name}", train)
+        self._warn_of_shares(report, shares.tolist())
         return report.model_copy(
             update={
                 "train": train,
@@ -96,6 +101,16 @@ class Summary:
                 "shares": shares.round(6).tolist(),
             }
         )
+
+    def _warn_of_shares(self, report: StageReport, shares: list[float]) -> None:
+        """Say where few or long rows can't make up the share that was asked for."""
+        weights = [source.weight or 0.0 for source in report.sources]
+        for source, weight, share in zip(report.sources, weights, shares, strict=True):
+            asked = weight / (sum(weights) or 1.0)
+            if weight and abs(share - asked) > SHARE_TOLERANCE:
+                self.warnings.append(
+                    f"stage {report.name}: {source.uri} makes up {share:.1%} of an epoch instead of {asked:.1%}: its rows are too few or too long for it"
+                )
 
     def _suite(self, name: str, task: Task) -> None:
         length = task.options.max_length

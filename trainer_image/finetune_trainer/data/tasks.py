@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from finetune_api.constants import Reason
 from finetune_api.v1alpha1.data import DataFormat, Overflow, Source, Validation
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
-from finetune_api.v1alpha1.stage import Objective
+from finetune_api.v1alpha1.stage import Objective, Stage
+from finetune_trainer.data.augment import Augmenter
 from finetune_trainer.data.models import Limits
 from finetune_trainer.data.report import VERSION
 from finetune_trainer.errors import TrainerError
@@ -28,6 +29,8 @@ class Task:
     objective: Objective
     options: Options
     weight: float | None = None
+    augmenter: Augmenter | None = None
+    """Makes copies of training rows."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,9 @@ def tasks(spec: FineTuneJobSpec, limits: Limits) -> Tasks:
             overflow=stage.data.overflow,
             labels=tuple(stage.data.labels) if stage.data.labels else None,
         )
+        augmenter = _augmenter(stage, spec.seed)
         train = tuple(
-            Task(f"{field}.data.train[{index}]", source, stage.objective, options, source.weight)
+            Task(f"{field}.data.train[{index}]", source, stage.objective, options, source.weight, augmenter)
             for index, source in enumerate(stage.data.train)
         )
         validation = _validation(stage.data.validation)
@@ -105,7 +109,16 @@ def part_key(task: Task, *, format: DataFormat, hashes: list[str], tokenizer: st
         "labels": options.labels,
         "endTokens": end_tokens,
     }
+    if task.augmenter is not None:
+        document["augmentation"] = task.augmenter.document()
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _augmenter(stage: Stage, seed: int) -> Augmenter | None:
+    if not stage.data.augmentation:
+        return None
+    named = stage.data.columns.model_dump(include={"text", "prompt", "messages"}, exclude_none=True)
+    return Augmenter(stage.data.augmentation, stage.objective, seed, **named)
 
 
 def _validation(validation: Validation | None) -> Source | None:

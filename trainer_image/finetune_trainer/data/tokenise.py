@@ -5,7 +5,7 @@ Tokenising runs in a thread beside the reading (the tokenizer frees the interpre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from finetune_trainer.data.augment import Augmenter
 from finetune_trainer.data.formats import FileProblem, read_rows, text
 from finetune_trainer.data.problems import Problems
 from finetune_trainer.data.report import Histogram
@@ -40,6 +41,7 @@ class Tally:
     dropped_long: int = 0
     dropped_unsupervised: int = 0
     dropped_empty: int = 0
+    augmented: int = 0
     buckets: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(EDGES), np.int64))
     notes: list[list[str]] = field(default_factory=list)
     """What was tolerated, a list a file."""
@@ -65,6 +67,7 @@ class Tokeniser:
     problems: Problems
     advance: Callable[[int], None]
     stop: Callable[[], bool]
+    augmenter: Augmenter | None = None
     tally: Tally = field(default_factory=Tally)
 
     def run(self) -> Tally:
@@ -114,9 +117,18 @@ class Tokeniser:
                         self.tally.dropped_empty += 1
                     else:
                         yield _Placed(number, record.line, example)
+                        yield from self._copies(record.row, _Placed(number, record.line, example))
             except FileProblem as problem:
                 self.problems.add(name, problem.line, str(problem))
             self.tally.notes.append(notes)
+
+    def _copies(self, row: Mapping[str, Any], placed: _Placed) -> Iterator[_Placed]:
+        """Augmented copies. They have the row's own input hash: who validates on the row may not train on its copies."""
+        for copied in self.augmenter.copies(row, placed.example.content) if self.augmenter is not None else ():
+            example = self.objective.read(copied)
+            if example is not None:
+                self.tally.augmented += 1
+                yield placed._replace(example=example._replace(input=placed.example.input))
 
     def _write(self, batch: list[_Placed], outcomes: Future[list[Outcome]]) -> None:
         lengths: list[int] = []

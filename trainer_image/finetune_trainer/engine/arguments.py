@@ -42,6 +42,7 @@ def training_arguments(
         adam_beta2=training.adam_beta2,
         adam_epsilon=training.adam_epsilon,
         max_grad_norm=training.max_grad_norm,
+        label_smoothing_factor=training.label_smoothing_factor or 0.0,
         bf16=precision.autocast is torch.bfloat16,
         fp16=precision.autocast is torch.float16,
         activation_checkpointing=training.gradient_checkpointing,

@@ -73,6 +73,8 @@ class Batch:
     """(T,) int64: flat positions, in B × N, of the hidden states that predict."""
     targets: torch.Tensor
     """(T,) int64: what they have to predict."""
+    lengths: torch.Tensor
+    """(B,) int64: tokens of each line, without padding."""
     rows: torch.Tensor
     """(T,) int64: which of `ids` each prediction belongs to."""
     ids: list[str] = field(default_factory=list)
@@ -89,8 +91,9 @@ class Batch:
         if device.type == "cpu":
             return self
         inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
-        where, targets, rows = (tensor.to(device, non_blocking=True) for tensor in (self.where, self.targets, self.rows))
-        return Batch(inputs, where, targets, rows, self.ids, self.tokens)
+        parts = (self.where, self.targets, self.lengths, self.rows)
+        where, targets, lengths, rows = (tensor.to(device, non_blocking=True) for tensor in parts)
+        return Batch(inputs, where, targets, lengths, rows, self.ids, self.tokens)
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ class Collator:
                 start = stop
             positions[line, start:] = np.arange(width - start)
         inputs = {"input_ids": torch.from_numpy(input_ids)} | self._apart(positions, segments, packed=len(ids) > len(packs))
-        return Batch(inputs, _joined(where), _joined(targets), _joined(owners), ids, sum(lengths))
+        return Batch(inputs, _joined(where), _joined(targets), torch.tensor(lengths), _joined(owners), ids, sum(lengths))
 
     def _apart(self, positions: Ints, segments: Ints, *, packed: bool) -> dict[str, torch.Tensor]:
         """What keeps documents apart, and from the padding: nothing, a padding mask, positions that start anew, or a block mask."""
@@ -178,14 +181,15 @@ class Collator:
             owners.append(np.full(len(chosen), line, dtype=np.int64))
             tokens[chosen] = replaced
         inputs = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask)}
-        return Batch(inputs, _joined(where), _joined(targets), _joined(owners), [rows.id(index) for index in indexes], int(mask.sum()))
+        ids, lengths = [rows.id(index) for index in indexes], torch.from_numpy(mask.sum(axis=1))
+        return Batch(inputs, _joined(where), _joined(targets), lengths, _joined(owners), ids, int(mask.sum()))
 
     def _classification(self, rows: Rows, indexes: Sequence[int]) -> Batch:
         input_ids, mask = self._padded(rows, indexes)
         labels = np.array([rows.label(index) for index in indexes], dtype=np.int64)
         inputs = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask)}
-        lines = torch.arange(len(indexes))
-        return Batch(inputs, _joined([]), torch.from_numpy(labels), lines, [rows.id(index) for index in indexes], int(mask.sum()))
+        lines, lengths = torch.arange(len(indexes)), torch.from_numpy(mask.sum(axis=1))
+        return Batch(inputs, _joined([]), torch.from_numpy(labels), lengths, lines, [rows.id(index) for index in indexes], int(mask.sum()))
 
 
 def mask_row(tokens: Ints, supervised: npt.NDArray[np.bool_], masking: Masking, *, epoch: int, index: int) -> tuple[Ints, Ints]:

@@ -1,53 +1,137 @@
-"""A number that is none ends the stage before it is used: by default Trainer logs `loss: 0.0` after a NaN, and goes on with NaN weights."""
+"""What the loop asks its guards, one after the other: the one hook through which all of them work."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import TrainingArguments
+from torch import nn
 
-from finetune_api.constants import Reason
-from finetune_trainer.errors import TrainerError
+from finetune_trainer.engine.collate import Batch
 
-MAX_OVERFLOWS = 32
-"""Steps in a row whose scaled fp16 gradients overflow: the scale starts at 2^16 and halves each time, so by then it was tried at 2^-16."""
-SHOWN_ROWS = 16
+if TYPE_CHECKING:
+    from finetune_trainer.engine.trainer import StageTrainer
 
 
-def check_losses(losses: Sequence[float], gradient_norm: float, *, scaled: bool, step: int, ids: Sequence[Sequence[str]]) -> None:
-    """Before the optimizer's step. `scaled`: fp16, where a gradient that overflows is skipped by the scaler and is no divergence."""
-    for loss, rows in zip(losses, ids, strict=True):
-        if not math.isfinite(loss):
-            raise _diverged(f"the loss is {loss}", step, rows)
-    if not math.isfinite(gradient_norm) and not scaled:
-        raise _diverged(f"the gradient's norm is {gradient_norm}", step, [row for rows in ids for row in rows])
+class Guard:
+    """Keeps something of the model while a stage trains the rest. What a guard doesn't need to do does nothing.
+
+    What it remembers from step to step is in `document` and `tensors`; a checkpoint has it, and `load` puts it back.
+    """
+
+    name: str
+    _notes: tuple[str, ...] = ()
+
+    def note(self, text: str) -> None:
+        """Say something once: a sentence for the log."""
+        self._notes = (*self._notes, text)
+
+    def notes(self) -> list[str]:
+        """What was said since the last call."""
+        said, self._notes = [f"guard {self.name}: {text}" for text in self._notes], ()
+        return said
+
+    def begin(self, trainer: StageTrainer) -> None:
+        """The model stands on its device with the weights that the stage starts from. Raises TrainerError."""
+
+    def start(self, trainer: StageTrainer) -> None:
+        """What a checkpoint had is restored, and the first step comes. Raises TrainerError."""
+
+    def around(self, model: nn.Module, batch: Batch) -> AbstractContextManager[None]:
+        """Open while a batch goes forward and backward."""
+        return nullcontext()
+
+    def term(self, model: nn.Module, batch: Batch, logits: torch.Tensor) -> torch.Tensor | None:
+        """What the guard adds to the batch's loss: like that, a sum over its predictions. logits: (T, V) or (B, classes), with gradients."""
+        return None
+
+    def pull(self, scale: float) -> torch.Tensor | None:
+        """Add the gradient of a penalty on the weights, times `scale`, to what stands; returns the penalty. Once an optimizer step."""
+        return None
+
+    def judge(self, step: int, loss: float, ids: Sequence[Sequence[str]]) -> float:
+        """Say how much of the learning rate the step is made with; 0: it is left out. loss: the task's; ids: its rows. Before it is checked."""
+        return 1.0
+
+    def figure(self) -> float | None:
+        """A figure of its own, where what it adds to the loss is none."""
+        return None
+
+    def document(self) -> dict[str, Any]:
+        """For the checkpoint, as JSON."""
+        return {}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """For the checkpoint. They may not change in place."""
+        return {}
+
+    def load(self, document: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+        """The inverse of both."""
+
+    def summary(self) -> dict[str, Any]:
+        """What it came to, for resolved.json."""
+        return {}
 
 
-def check_scale(overflows: int, *, step: int, ids: Sequence[Sequence[str]]) -> None:
-    """fp16: gradients that overflow at every scale are a divergence."""
-    if overflows >= MAX_OVERFLOWS:
-        raise _diverged(f"the fp16 gradients overflowed in {overflows} steps in a row", step, [row for rows in ids for row in rows])
+class Guards:
+    """All guards of a stage, in the order of the manifest."""
 
+    def __init__(self, guards: Sequence[Guard] = ()) -> None:
+        self._guards = guards
+        self.names = [guard.name for guard in guards]
 
-def _diverged(what: str, step: int, rows: Sequence[str]) -> TrainerError:
-    shown = ", ".join(rows[:SHOWN_ROWS]) + (f" and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else "")
-    where = f"; rows of the batch: {shown}" if rows else ""
-    return TrainerError(Reason.LOSS_DIVERGED, f"at step {step} {what}{where}", step=step)
+    def begin(self, trainer: StageTrainer) -> None:
+        for guard in self._guards:
+            guard.begin(trainer)
 
+    def start(self, trainer: StageTrainer) -> None:
+        for guard in self._guards:
+            guard.start(trainer)
 
-@contextmanager
-def out_of_memory(step: int, arguments: TrainingArguments) -> Iterator[None]:
-    """Turn the many ways in which torch says that memory is out into the one reason."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise
-        raise TrainerError(
-            Reason.OUT_OF_MEMORY,
-            f"memory ran out at step {step}, with {arguments.per_device_train_batch_size} rows a batch: {str(error).splitlines()[0]}",
-            step=step,
-        ) from error
+    @contextmanager
+    def around(self, model: nn.Module, batch: Batch) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for guard in self._guards:
+                stack.enter_context(guard.around(model, batch))
+            yield
+
+    def terms(self, model: nn.Module, batch: Batch, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What is added to a batch's loss, by guard."""
+        found = {guard.name: guard.term(model, batch, logits) for guard in self._guards}
+        return {name: term for name, term in found.items() if term is not None}
+
+    def pull(self, scale: float) -> dict[str, torch.Tensor]:
+        """Add the gradients of penalties; returns these, by guard."""
+        found = {guard.name: guard.pull(scale) for guard in self._guards}
+        return {name: penalty for name, penalty in found.items() if penalty is not None}
+
+    def judge(self, step: int, loss: float, ids: Sequence[Sequence[str]]) -> float:
+        """The least that any guard leaves of the learning rate."""
+        return min((guard.judge(step, loss, ids) for guard in self._guards), default=1.0)
+
+    def figures(self) -> dict[str, float]:
+        found = {guard.name: guard.figure() for guard in self._guards}
+        return {name: figure for name, figure in found.items() if figure is not None}
+
+    def notes(self) -> list[str]:
+        return [note for guard in self._guards for note in guard.notes()]
+
+    def documents(self) -> dict[str, Any]:
+        """For the checkpoint: by guard, of those that remember something."""
+        return {guard.name: document for guard in self._guards if (document := guard.document())}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """For the checkpoint: `GUARD/NAME`."""
+        return {f"{guard.name}/{name}": tensor for guard in self._guards for name, tensor in guard.tensors().items()}
+
+    def load(self, documents: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+        for guard in self._guards:
+            prefix = f"{guard.name}/"
+            own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+            guard.load(documents.get(guard.name, {}), own)
+
+    def summary(self) -> dict[str, Any]:
+        return {guard.name: guard.summary() for guard in self._guards}

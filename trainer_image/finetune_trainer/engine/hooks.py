@@ -26,6 +26,8 @@ class LoopState:
     """What early stopping knows."""
     metrics: dict[str, float] = field(default_factory=dict)
     """The last measurement on validation rows."""
+    terms: dict[str, float] = field(default_factory=dict)
+    """What each guard added to the loss of the last step."""
     window_loss: float = 0.0
     """Sum of the losses since the last point of the curve."""
     window_steps: int = 0
@@ -40,7 +42,7 @@ class LoopState:
                 "windowSteps": self.window_steps,
             },
             "sampler": {"consumed": self.consumed},
-            "callbacks": {"verdict": asdict(self.verdict), "metrics": self.metrics},
+            "callbacks": {"verdict": asdict(self.verdict), "metrics": self.metrics, "terms": self.terms},
         }
 
     @classmethod
@@ -53,9 +55,15 @@ class LoopState:
             overflows=loop["overflows"],
             verdict=Verdict.load(documents["callbacks"]["verdict"]),
             metrics=documents["callbacks"]["metrics"],
+            terms=documents["callbacks"].get("terms", {}),
             window_loss=loop["windowLoss"],
             window_steps=loop["windowSteps"],
         )
+
+
+def loop_metrics(loop: LoopState) -> dict[str, float]:
+    """What a stage's metrics are: the last measurement on validation rows, and what guards added to the loss (`guard_l2sp`)."""
+    return {**loop.metrics, **{f"guard_{name}": value for name, value in loop.terms.items()}}
 
 
 @dataclass(frozen=True)
@@ -65,13 +73,15 @@ class StepFacts:
     step: int
     epoch: float
     loss: float
-    """Mean over the step's predictions, in nats."""
+    """Mean over the step's predictions, in nats, without what guards added."""
     gradient_norm: float
     """Before clipping."""
     learning_rate: float
     """With which the step was made."""
     tokens: int
     """Tokens without padding."""
+    terms: dict[str, float] = field(default_factory=dict)
+    """What each guard added to the loss, which is the task's alone."""
     data_seconds: float = 0.0
     """In which the step waited for its rows: read, put into batches, sent to the device."""
 

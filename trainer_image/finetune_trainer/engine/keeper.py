@@ -6,6 +6,7 @@ cost steps); a signal is answered only here, between two steps, because a save i
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,11 +20,11 @@ from finetune_trainer.checkpoint.lineage import CheckpointRef
 from finetune_trainer.checkpoint.manifest import Evaluation
 from finetune_trainer.checkpoint.random_state import preserved_random
 from finetune_trainer.checkpoint.signals import StopFlag
-from finetune_trainer.checkpoint.snapshot import read_document
+from finetune_trainer.checkpoint.snapshot import has, read_document, read_tensors
 from finetune_trainer.checkpoint.steplog import StepLog, lines
 from finetune_trainer.checkpoint.store import Committer
 from finetune_trainer.diagnosis import DATA_BOUND, Diagnosis
-from finetune_trainer.engine.hooks import Ended, LoopState, StepFacts
+from finetune_trainer.engine.hooks import Ended, LoopState, StepFacts, loop_metrics
 from finetune_trainer.engine.noticing import StageNotices
 from finetune_trainer.engine.stopping import observe
 from finetune_trainer.engine.trainer import StageTrainer
@@ -108,6 +109,7 @@ class StageKeeper:
             clock=self._clock,
             record=lambda step, text: self._curve.append(step, **{DATA_BOUND: text}),
         )
+        self._say(trainer)
         if self._resume:
             self._restore(trainer, self._resume)
             self._notices.restore(self._curve.path)
@@ -124,8 +126,11 @@ class StageKeeper:
 
     def step_ended(self, trainer: StageTrainer, facts: StepFacts) -> Ended:
         loop, last = trainer.loop, facts.step >= trainer.total_steps
-        loop.window_loss += facts.loss
-        loop.window_steps += 1
+        if math.isfinite(facts.loss):  # else a guard has left the step out
+            loop.window_loss += facts.loss
+            loop.window_steps += 1
+        loop.terms = facts.terms
+        self._say(trainer)
         self._pace.add(facts.tokens)
         self._shown.add(facts.tokens)
         self._notices.stepped(facts.step, facts.data_seconds)
@@ -147,6 +152,17 @@ class StageKeeper:
             self._start_clocks()
         return Ended.STEPPED
 
+    def _say(self, trainer: StageTrainer) -> None:
+        """What guards have to say, each sentence once."""
+        for note in trainer.guards.notes():
+            self._reporter.report(
+                Activity.TRAIN,
+                stage=self._stage.name,
+                done=trainer.loop.step,
+                total=trainer.total_steps,
+                message=f"stage {self._stage.name}, {note}",
+            )
+
     def _start_clocks(self) -> None:
         self._pace.start()
         self._shown.start()
@@ -161,17 +177,19 @@ class StageKeeper:
         return late or bool(rule.every_steps and step % rule.every_steps == 0)
 
     def _log(self, loop: LoopState, facts: StepFacts) -> None:
-        loss = loop.window_loss / loop.window_steps
+        loss = loop.window_loss / loop.window_steps if loop.window_steps else None
         self._curve.append(
             facts.step,
             epoch=facts.epoch,
             loss=loss,
             learningRate=facts.learning_rate,
-            gradNorm=facts.gradient_norm,
+            gradNorm=_number(facts.gradient_norm),
             tokensPerSecond=self._pace.take(),
+            **({"guards": facts.terms} if facts.terms else {}),
         )
         loop.window_loss, loop.window_steps = 0.0, 0
-        self._notices.logged(facts.step, loss)
+        if loss is not None:
+            self._notices.logged(facts.step, loss)
 
     def _report(self, trainer: StageTrainer, facts: StepFacts) -> None:
         self._reported_at = self._clock()
@@ -181,17 +199,24 @@ class StageKeeper:
             done=facts.step,
             total=trainer.total_steps,
             epoch=facts.epoch,
-            loss=facts.loss,
+            loss=_number(facts.loss),
             learning_rate=facts.learning_rate,
-            grad_norm=facts.gradient_norm,
+            grad_norm=_number(facts.gradient_norm),
             tokens_per_second=self._shown.take(),
+            metrics=loop_metrics(trainer.loop) if facts.terms else {},
             notices=self._notices.standing(),
         )
 
     def _commit(self, trainer: StageTrainer, evaluation: Evaluation) -> None:
         self._samples.sync()
         self._curve.sync()
-        snapshot = state.capture(trainer, weights=trainer.trained_tensors(), extra=trainer.documents(), course=trainer.course.tensors())
+        snapshot = state.capture(
+            trainer,
+            weights=trainer.trained_tensors(),
+            course=trainer.course.tensors(),
+            guards=trainer.guards.tensors(),
+            extra=_remembered(trainer),
+        )
         self._committer.commit(self._key, trainer.loop.step, snapshot, evaluation=evaluation)
         self._saved_at = self._clock()
 
@@ -208,7 +233,7 @@ class StageKeeper:
         if metrics["eval_loss"] != metrics["eval_loss"]:
             raise TrainerError(Reason.LOSS_DIVERGED, f"the validation loss after step {step} is NaN", stage=self._stage.name, step=step)
         loop.metrics = metrics
-        self._reporter.report(Activity.TRAIN, stage=self._stage.name, done=step, total=trainer.total_steps, metrics=metrics)
+        self._reporter.report(Activity.TRAIN, stage=self._stage.name, done=step, total=trainer.total_steps, metrics=loop_metrics(loop))
         rule = self._stage.training.early_stopping
         if rule:
             if rule.metric not in metrics:
@@ -225,7 +250,7 @@ class StageKeeper:
             self._curve.append(step, epoch=trainer.state.epoch, **{_camel(name): value for name, value in metrics.items()})
             self._notices.measured(step, metrics["eval_loss"])
         self._curve.sync()
-        self._committer.commit_evaluated(self._key, step, state.capture_evaluated(trainer, extra=trainer.documents()))
+        self._committer.commit_evaluated(self._key, step, state.capture_evaluated(trainer, extra=_remembered(trainer)))
         self._answer_signal(step)
 
     def _answer_signal(self, step: int) -> None:
@@ -241,11 +266,23 @@ class StageKeeper:
         documents: dict[str, Any] = read_document(ref.path, state.PROGRESS)["extra"]
         trainer.loop = LoopState.load(documents)
         trainer.course.load(state.read_course(ref.path), documents.get("course", {}))
+        trainer.guards.load(documents.get("guards", {}), read_tensors(ref.path, state.GUARDS) if has(ref.path, state.GUARDS) else {})
         trainer.state.global_step = trainer.loop.step
         trainer.state.epoch = trainer.loop.consumed / trainer.order.steps_per_epoch
         trainer.control.should_training_stop = trainer.loop.verdict.exhausted
         self._committer.protect(self._key, trainer.loop.verdict.best_step)
         state.restore_generators(ref.path)
+
+
+def _number(value: float) -> float | None:
+    """None for what JSON has no word for."""
+    return value if math.isfinite(value) else None
+
+
+def _remembered(trainer: StageTrainer) -> dict[str, Any]:
+    """What the loop, the method's course and the guards remember."""
+    guards = trainer.guards.documents()
+    return {**trainer.documents(), **({"guards": guards} if guards else {})}
 
 
 def _camel(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from finetune_trainer.checkpoint.store import Committer
 from finetune_trainer.data.prepared import PreparedStage
 from finetune_trainer.engine.arguments import record, training_arguments
 from finetune_trainer.engine.collate import Collator, Masking
+from finetune_trainer.engine.guards import Guard, Guards
+from finetune_trainer.engine.hooks import loop_metrics
 from finetune_trainer.engine.keeper import StageKeeper
 from finetune_trainer.engine.order import DataOrder
 from finetune_trainer.engine.packing_probe import packing_for, padding_is_harmless
@@ -36,6 +38,9 @@ from finetune_trainer.progress import Reporter
 
 CAUSAL = (Objective.CAUSAL_LANGUAGE_MODELING, Objective.SUPERVISED)
 
+HEADLINES = ("eval_loss", "eval_token_accuracy", "eval_accuracy", "eval_f1_macro")
+"""The metrics that every measurement of a stage tells, beside the one that early stopping looks at: a status has no room for all."""
+
 
 @dataclass(frozen=True)
 class StageOutcome:
@@ -47,7 +52,7 @@ class StageOutcome:
     step_used: int
     """Of the weights in the model: the last, or the best."""
     metrics: dict[str, float]
-    """The last measurement on validation data; empty without one."""
+    """The last measurement on validation data, and what guards added to the last step's loss."""
     best: float | None
     """The best value of the early-stopping metric."""
     resolved: dict[str, Any]
@@ -83,6 +88,7 @@ def train_stage(
     resume: CheckpointRef | None,
     reporter: Reporter,
     stop: StopFlag,
+    guards: Sequence[Guard] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> StageOutcome:
     """Train what requires gradients in `model`, and leave the weights to hand over in it.
@@ -131,6 +137,7 @@ def train_stage(
         hooks=keeper,
         course=course,
         rates=method.rates(model, stage),
+        guards=Guards(guards),
     )
     try:
         trainer.train()
@@ -149,7 +156,7 @@ def train_stage(
         total_steps=total,
         stopped_early=trainer.loop.step < total,
         step_used=used,
-        metrics=trainer.loop.metrics,
+        metrics=loop_metrics(trainer.loop),
         best=trainer.loop.verdict.best,
         resolved=record(arguments, precision, training)
         | {
@@ -158,6 +165,7 @@ def train_stage(
             "maxLength": prepared.max_length,
             "packing": collator.packing.value if collator.packing else "off",
             "device": str(device),
+            **({"guards": trainer.guards.summary()} if guards else {}),
             "trainableParameters": sum(parameter.numel() for parameter in trainer.trainable().values()),
             **({"course": shown} if (shown := course.summary()) else {}),
         },
@@ -183,11 +191,15 @@ def _validator(
     assert rows is not None, "called only where there are validation rows"
     batch_size = stage.training.per_device_eval_batch_size or stage.training.per_device_train_batch_size
 
+    rule = stage.training.early_stopping
+    shown = {*HEADLINES, *([rule.metric.value] if rule else [])}
+
     def measure(trainer: StageTrainer, should_stop: Callable[[], bool]) -> dict[str, float]:
         def seen(count: int) -> None:
             reporter.report(Activity.EVALUATE, stage=stage.name, suite="validation", done=count, total=len(rows), unit="rows")
 
-        return validate(trainer.model, rows, collator, batch_size=batch_size, device=device, should_stop=should_stop, on_rows=seen)
+        found = validate(trainer.model, rows, collator, batch_size=batch_size, device=device, should_stop=should_stop, on_rows=seen)
+        return {name: value for name, value in found.items() if name in shown}
 
     return measure
 

@@ -6,9 +6,11 @@ The rule is that of transformers' EarlyStoppingCallback; the state is one small 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from finetune_api.v1alpha1.training import EarlyStopping, EarlyStoppingMetric
+
+LOWER_IS_BETTER: Final = (EarlyStoppingMetric.LOSS, EarlyStoppingMetric.PERPLEXITY)
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Verdict:
 
 def observe(verdict: Verdict, rule: EarlyStopping, value: float, *, step: int) -> Verdict:
     """Return the verdict after one more evaluation. A value equal to the best is no improvement."""
-    sign = -1.0 if rule.metric is EarlyStoppingMetric.LOSS else 1.0
+    sign = -1.0 if rule.metric in LOWER_IS_BETTER else 1.0
     better = verdict.best is None or sign * (value - verdict.best) > 0
     enough = verdict.best is None or sign * (value - verdict.best) > rule.threshold
     stale = 0 if enough else verdict.stale + 1

@@ -23,8 +23,9 @@ from transformers.trainer_utils import TrainOutput
 
 from finetune_api.v1alpha1.stage import Objective
 from finetune_trainer.engine.collate import Batch, Collator, Rows
+from finetune_trainer.engine.finite import check_losses, check_scale, out_of_memory
 from finetune_trainer.engine.groups import split_by_rate
-from finetune_trainer.engine.guards import check_losses, check_scale, out_of_memory
+from finetune_trainer.engine.guards import Guards
 from finetune_trainer.engine.hooks import Ended, LoopState, StageHooks, StepFacts
 from finetune_trainer.engine.losses import class_logits, token_logits
 from finetune_trainer.engine.order import DataOrder
@@ -50,6 +51,7 @@ class StageTrainer(Trainer):
         collator: Collator,
         total_steps: int,
         hooks: StageHooks,
+        guards: Guards | None = None,
         loop: LoopState | None = None,
         course: Course | None = None,
         rates: Mapping[str, float] | None = None,
@@ -63,6 +65,7 @@ class StageTrainer(Trainer):
         self.collator = collator
         self.total_steps = total_steps
         self.hooks = hooks
+        self.guards = guards or Guards()
         self.loop = loop or LoopState()
         self.course = course or Course()
         self._rates = rates or {}
@@ -85,8 +88,10 @@ class StageTrainer(Trainer):
         model, _loader = self._prepare_for_training(self.total_steps, None, None)
         self._parameters = list(self.trainable().values())
         self._step_optimizer = self._stepped_optimizer().step
+        self.guards.begin(self)
         self.hooks.begin(self)
         self.course.begin(self.loop.step)
+        self.guards.start(self)
         model.train()
         while self.loop.step < self.total_steps and not self.loop.verdict.exhausted:
             with out_of_memory(self.loop.step + 1, self.args):
@@ -121,19 +126,29 @@ class StageTrainer(Trainer):
         predictions = self._summed(sum(batch.predictions for batch in batches))
         # Gradients are averaged over processes, while the loss is one mean over all their tokens.
         scale = self.accelerator.num_processes / max(predictions, 1)
-        losses = [self._micro_batch(model, batch, scale, last=batch is batches[-1]) for batch in batches]
+        terms: dict[str, torch.Tensor] = {}
+        losses = [self._micro_batch(model, batch, scale, terms, last=batch is batches[-1]) for batch in batches]
         if (penalty := self.course.loss()) is not None:
             self.accelerator.backward(penalty)
+        penalties = self.guards.pull(self.accelerator.scaler.get_scale() if self.accelerator.scaler is not None else 1.0)
 
         norm = self.accelerator.clip_grad_norm_(self._parameters, self.args.max_grad_norm or math.inf)
-        *values, norm_value = torch.stack([*losses, norm.to(losses[0].dtype)]).tolist()  # the step's one synchronisation
-        check_losses(values, norm_value, scaled=self.accelerator.scaler is not None, step=number + 1, ids=ids)
+        # The step's one synchronisation with the device.
+        *values, norm_value = torch.stack(
+            [part.to(losses[0].dtype) for part in (*losses, *terms.values(), *penalties.values(), norm)]
+        ).tolist()
+        values, added = values[: len(losses)], values[len(losses) :]
+        share = self.guards.judge(number + 1, sum(values) / self.accelerator.num_processes, ids)
+        if share:
+            check_losses(values, norm_value, scaled=self.accelerator.scaler is not None, step=number + 1, ids=ids)
+        else:  # left out: for the method's course, a step without a gradient
+            torch._foreach_zero_([parameter.grad for parameter in self._parameters if parameter.grad is not None])
 
-        learning_rate = self.lr_scheduler.get_last_lr()[0]
+        learning_rate = self.lr_scheduler.get_last_lr()[0] * share
         self.hooks.before_update()
         self.course.before_update(number + 1)
-        self._step_optimizer()
-        skipped = self.accelerator.scaler is not None and self.accelerator.optimizer_step_was_skipped
+        self._update(share)
+        skipped = bool(share) and self.accelerator.scaler is not None and self.accelerator.optimizer_step_was_skipped
         if skipped:
             self.loop.overflows += 1
             check_scale(self.loop.overflows, step=number + 1, ids=ids)
@@ -155,19 +170,38 @@ class StageTrainer(Trainer):
             learning_rate=learning_rate,
             tokens=sum(batch.tokens for batch in batches) * self.accelerator.num_processes,
             data_seconds=waited,
+            terms={name: value for name, value in zip([*terms, *penalties], added, strict=True) if math.isfinite(value)}
+            | self.guards.figures(),
         )
+
+    def _update(self, share: float) -> None:
+        """Make the step with a share of the schedule's rate; with none of it, leave it out: its gradients are dropped."""
+        if not share:
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.update()  # else it refuses the next step: gradients are unscaled once an update
+            return
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate if share == 1.0 else rate * share
+        self._step_optimizer()
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def _collate(self, lines: list[Any], epoch: int) -> Batch:
         if self.order.packs is not None:
             return self.collator.packed(self.rows, lines).to(self.args.device)
         return self.collator(self.rows, [row for line in lines for row in line], epoch=epoch).to(self.args.device)
 
-    def _micro_batch(self, model: nn.Module, batch: Batch, scale: float, *, last: bool) -> torch.Tensor:
-        """Forward and backward of one micro-batch; returns its share of the step's loss, on the device."""
+    def _micro_batch(self, model: nn.Module, batch: Batch, scale: float, terms: dict[str, torch.Tensor], *, last: bool) -> torch.Tensor:
+        """Forward and backward of one micro-batch; returns its share of the step's loss, on the device, and adds guards' shares to `terms`."""
         alone = last or self.accelerator.num_processes == 1
-        with contextlib.nullcontext() if alone else self.accelerator.no_sync(model):
-            loss = batch_loss(model, batch, self.collator.objective) * scale
-            self.accelerator.backward(loss)
+        with contextlib.nullcontext() if alone else self.accelerator.no_sync(model), self.guards.around(model, batch):
+            logits = batch_logits(model, batch, self.collator.objective)
+            loss = batch_loss(logits, batch, self.args.label_smoothing_factor) * scale
+            added = {name: term * scale for name, term in self.guards.terms(model, batch, logits).items()}
+            self.accelerator.backward(sum(added.values(), loss))
+        for name, term in added.items():
+            terms[name] = terms[name] + term.detach() if name in terms else term.detach()
         beat()
         return loss.detach()
 
@@ -187,7 +221,14 @@ class StageTrainer(Trainer):
         return {name: parameter.detach() for name, parameter in self.trainable().items()}
 
 
-def batch_loss(model: nn.Module, batch: Batch, objective: Objective) -> torch.Tensor:
-    """The sum of the losses of a batch's predictions, float32, with gradients."""
-    logits = class_logits(model, batch) if objective is Objective.CLASSIFICATION else token_logits(model, batch)
-    return functional.cross_entropy(logits.float(), batch.targets, reduction="sum")
+def batch_logits(model: nn.Module, batch: Batch, objective: Objective) -> torch.Tensor:
+    """The logits of a batch's predictions, in the model's type: (T, vocabulary), or (B, classes)."""
+    return class_logits(model, batch) if objective is Objective.CLASSIFICATION else token_logits(model, batch)
+
+
+def batch_loss(logits: torch.Tensor, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
+    """The sum of the losses of a batch's predictions, float32, with gradients.
+
+    smoothing: the share of each target that all tokens (classes) get alike (Szegedy et al. 2016, arXiv 1512.00567).
+    """
+    return functional.cross_entropy(logits.float(), batch.targets, reduction="sum", label_smoothing=smoothing)

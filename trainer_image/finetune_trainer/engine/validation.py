@@ -5,7 +5,9 @@ Names are transformers' (`eval_loss`, …), because early stopping is set by the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,9 @@ from torch.nn import functional
 from finetune_api.v1alpha1.stage import Objective
 from finetune_trainer.engine.collate import Batch, Collator, Rows
 from finetune_trainer.engine.losses import class_logits, token_losses
+
+LARGEST_EXPONENT: Final = 700.0
+"""A perplexity beyond it is no number."""
 
 
 class Aborted(Exception):
@@ -32,7 +37,7 @@ def validate(
     should_stop: Callable[[], bool],
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, float]:
-    """Return eval_loss with eval_token_accuracy, or with eval_accuracy and eval_f1_macro for classification.
+    """Return eval_loss with eval_perplexity and eval_token_accuracy; for classification with eval_accuracy, and precision, recall and F1.
 
     Draws no random numbers, and leaves the model in evaluation mode. Raises Aborted.
     """
@@ -63,7 +68,8 @@ class _Tokens:
 
     def metrics(self) -> dict[str, float]:
         count = max(self._count, 1)
-        return {"eval_loss": self._nll / count, "eval_token_accuracy": self._correct / count}
+        loss = self._nll / count
+        return {"eval_loss": loss, "eval_perplexity": math.exp(min(loss, LARGEST_EXPONENT)), "eval_token_accuracy": self._correct / count}
 
 
 class _Classes:
@@ -83,13 +89,22 @@ class _Classes:
         return {
             "eval_loss": self._nll / len(truth),
             "eval_accuracy": float((truth == predicted).mean()),
-            "eval_f1_macro": f1_macro(truth, predicted),
+            **averages(truth, predicted),
         }
 
 
-def f1_macro(truth: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> float:
-    """The mean F1 of the classes that are true or predicted anywhere, as scikit-learn has it with zero_division=0."""
+def averages(truth: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> dict[str, float]:
+    """Precision, recall and F1, over the classes that are true or predicted anywhere alike (macro) and by how often they are true
+    (weighted), as scikit-learn has them with zero_division=0.
+    """
     classes = np.union1d(truth, predicted)
     hits = np.array([((truth == name) & (predicted == name)).sum() for name in classes])
-    sizes = np.array([(truth == name).sum() + (predicted == name).sum() for name in classes])
-    return float((2 * hits / sizes).mean())
+    true = np.array([(truth == name).sum() for name in classes])
+    guessed = np.array([(predicted == name).sum() for name in classes])
+    scores = {
+        "precision": hits / np.maximum(guessed, 1),
+        "recall": hits / np.maximum(true, 1),
+        "f1": 2 * hits / (true + guessed),
+    }
+    macro = {f"eval_{name}_macro": float(score.mean()) for name, score in scores.items()}
+    return macro | {f"eval_{name}_weighted": float((score * true).sum() / true.sum()) for name, score in scores.items()}

@@ -6,7 +6,7 @@ Nothing is changed in the module, so that it can go on being measured, saved and
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -75,21 +75,21 @@ def wrapped_names(module: nn.Module) -> tuple[set[str], set[str]]:
 def folded(layer: Any) -> dict[str, torch.Tensor]:
     """A layer's weights with its active adapters folded in, fp32, by their names in the plain layer."""
     if isinstance(layer, LoraLayer) and not isinstance(layer, AdaLoraLayer):
-        return {"weight": _low_rank(layer)}
+        return {"weight": low_rank(layer, layer.active_adapters)}
     merged = copy.deepcopy(layer).float().eval()  # merging changes the layer, and rounds in its type
     merged.merge()
     return {name: parameter.detach() for name, parameter in merged.get_base_layer().named_parameters()}
 
 
-def _low_rank(layer: LoraLayer) -> torch.Tensor:
-    """The same sum that the layer's forward pass makes, adapter by adapter.
+def low_rank(layer: LoraLayer, adapters: Sequence[str]) -> torch.Tensor:
+    """The layer's weight with these adapters folded in: the same sum that its forward pass makes, adapter by adapter.
 
     DoRA's norm is taken over the base weight and its own update, as PEFT's forward pass does, whatever lies under it.
     """
     base = layer.get_base_layer().weight.detach().float()
     turned = bool(layer.fan_in_fan_out)
     total = base.clone()
-    for name in layer.active_adapters:
+    for name in adapters:
         if name not in layer.lora_A:
             continue
         delta = layer.get_delta_weight(name).detach().float()

@@ -231,6 +231,7 @@ def _options(stage: Stage, resolved: Mapping[str, Any]) -> dict[str, str]:
     """Every option as it was used; as the manifest has it, where the stage has not ended."""
     document = resolved.get("training") or stage.training.model_dump(mode="json", exclude_none=True)
     facts = resolved.get("model", {}) | {name: resolved[name] for name in ("steps", "stepUsed", "stoppedEarly") if name in resolved}
+    facts |= {name: value for name, value in resolved.get("metrics", {}).items() if name.startswith("guard_")}
     return {name: _value(value) for name, value in (facts | document).items() if value not in (None, [], {})}
 
 

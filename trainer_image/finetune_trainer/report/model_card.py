@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 from finetune_api.v1alpha1.method import Method
+from finetune_api.v1alpha1.regularization import guard_text
 from finetune_api.v1alpha1.stage import Objective, Stage
 from finetune_api.v1alpha1.status import EvaluationStatus, Provenance
 from finetune_api.wire import TrainerConfig
@@ -179,6 +180,8 @@ def _options(stage: Stage) -> dict[str, str]:
     document = stage.training.model_dump(mode="json", exclude_none=True)
     flat = {name: code(json.dumps(value) if not isinstance(value, str) else value) for name, value in document.items()}
     head = {"objective": str(stage.objective), "method": text(method_text(stage.method))}
+    if stage.regularization:
+        head["guards"] = text("; ".join(guard_text(guard) for guard in stage.regularization))
     return head | ({"handOver": str(stage.hand_over)} if stage.hand_over else {}) | flat
 
 

@@ -6,10 +6,18 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from finetune_api.cel import BROKEN
-from finetune_api.v1alpha1.rules import evaluation, hand_over, methods, sources, training, transitions
+from finetune_api.v1alpha1.rules import evaluation, guards, hand_over, methods, sources, training, transitions
 from finetune_api.v1alpha1.rules.rule import Rule, Unique, Violation, nodes, to_cel, violations
 
-RULES: Final[tuple[Rule, ...]] = (*sources.RULES, *methods.RULES, *training.RULES, *hand_over.RULES, *evaluation.RULES, *transitions.RULES)
+RULES: Final[tuple[Rule, ...]] = (
+    *sources.RULES,
+    *methods.RULES,
+    *training.RULES,
+    *guards.RULES,
+    *hand_over.RULES,
+    *evaluation.RULES,
+    *transitions.RULES,
+)
 UNIQUE: Final[tuple[Unique, ...]] = (
     Unique("spec.tokenizer.addTokens"),
     Unique("spec.references.secrets", "name"),
@@ -17,6 +25,7 @@ UNIQUE: Final[tuple[Unique, ...]] = (
     Unique("spec.stages", "name"),
     Unique("spec.stages[].data.labels"),
     *methods.UNIQUE,
+    Unique("spec.stages[].regularization", "type"),
     Unique("spec.evaluation.suites", "name"),
     Unique("spec.evaluation.suites[].metrics"),
     Unique("spec.evaluation.suites[].labels"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from finetune_api.cel import BROKEN, Undecided, evaluate, substitute
-from finetune_api.constants import MAX_ENVIRONMENT, MAX_GATES, MAX_METRICS, MAX_SOURCES, MAX_STAGES, MAX_SUITES
+from finetune_api.constants import MAX_ENVIRONMENT, MAX_GATES, MAX_GUARDS, MAX_METRICS, MAX_SOURCES, MAX_STAGES, MAX_SUITES
 
 POSITIONS: Final = "[" + ", ".join(str(index) for index in range(MAX_STAGES)) + "]"
 """The positions that a stage can have, for expressions that need a stage's number: CEL's `all` and `exists` give none."""
@@ -155,6 +155,7 @@ _SUBJECTS: Final = {
     "stages": (MAX_STAGES, "'stage ' + {0}.name"),
     "suites": (MAX_SUITES, "'suite ' + {0}.name"),
     "gates": (MAX_GATES, "'gate on ' + {0}.suite + ' ' + {0}.metric"),
+    "regularization": (MAX_GUARDS, "'guard ' + {0}.type"),
     "train": (MAX_SOURCES, "{0}.uri"),
     "metrics": (MAX_METRICS, "{0}"),
     "env": (MAX_ENVIRONMENT, "'variable ' + {0}.name"),

@@ -132,6 +132,13 @@ RULES: Final = (
         instead="write a weight for each source, or for none (every row once)",
     ),
     Rule(
+        scopes=("spec.stages[].data",),
+        field="augmentation",
+        holds="!has(self.augmentation) || self.train.all(source, source.?format.orValue('jsonl') != 'text')",
+        message="plain text is cut in rows after it is read, and has none to copy",
+        instead="give the rows as jsonl, csv or parquet, or leave augmentation out",
+    ),
+    Rule(
         scopes=("spec.stages[]",),
         each="data",
         field="labels",

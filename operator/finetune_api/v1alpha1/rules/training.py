@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from finetune_api.v1alpha1.rules.rule import Rule
+from finetune_api.v1alpha1.training import CLASS_METRICS, TOKEN_METRICS, EarlyStoppingMetric
 
 STAGE: Final = "spec.stages[]"
 TRAINING: Final = "spec.stages[].training"
@@ -18,6 +20,10 @@ def _adam_only(field: str, default: str) -> Rule:
         message="only adamw has this option",
         instead=f"leave {field} out, or write optimizer: adamw",
     )
+
+
+def _metrics(names: Iterable[EarlyStoppingMetric]) -> str:
+    return str([name.value for name in names])
 
 
 RULES: Final = (
@@ -88,9 +94,9 @@ RULES: Final = (
         scopes=(STAGE,),
         each="training.earlyStopping",
         field="metric",
-        holds="it.?metric.orValue('eval_loss') in (self.objective == 'classification' ? ['eval_loss', 'eval_accuracy', 'eval_f1_macro'] : ['eval_loss', 'eval_token_accuracy'])",
+        holds=f"it.?metric.orValue('eval_loss') in (self.objective == 'classification' ? {_metrics(CLASS_METRICS)} : {_metrics(TOKEN_METRICS)})",
         message="this objective has no such validation metric",
-        instead="write eval_loss; for classification also eval_accuracy or eval_f1_macro, for the others eval_token_accuracy",
+        instead=f"write one of {', '.join(CLASS_METRICS)} for classification, one of {', '.join(TOKEN_METRICS)} for the others",
     ),
     Rule(
         scopes=(STAGE,),
