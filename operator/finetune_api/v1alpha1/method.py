@@ -188,6 +188,11 @@ class Method(ApiModel):
         """What distinguishes it, its name first. Example: lora, r 16, alpha 32, all-linear"""
         return [str(self.type), *(self.options.words() if self.options is not None else ())]
 
+    @property
+    def positions(self) -> int:
+        """How many of the model's positions it takes in front of each row."""
+        return int(getattr(self.resolved().options, "num_virtual_tokens", 0))
+
     def resolved(self) -> "Method":
         """Fill in options that were left out."""
         kind = self.row.options

@@ -117,6 +117,32 @@ def test_a_stopped_stage_ends_in_the_same_bytes(kind: str, options: dict[str, An
     assert run("stopped") == undisturbed
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("aflora", {"r": 4, "initialSteps": 2, "finalShare": 0.1}), ("adalora", {"initR": 6, "targetR": 3, "interval": 2, "finalShare": 0.2})],
+)
+def test_without_what_a_course_remembers_it_would_end_otherwise(kind: str, options: dict[str, Any]) -> None:
+    """The control of the test above: a course that begins anew in the middle decides otherwise."""
+    stage = planned(kind, **options)
+    whole, anew = (
+        (module, method_of(stage.method.type).course(module, stage, Length(STEPS, 10))) for module in (wrapped(stage), wrapped(stage))
+    )
+    decided = []
+    for module, course in (whole, anew):
+        generator = torch.Generator().manual_seed(0)
+        for step in range(1, STEPS + 1):
+            for parameter in module.parameters():
+                parameter.grad = torch.rand(parameter.shape, generator=generator) / step if parameter.requires_grad else None
+            if step == 8 and module is anew[0]:
+                course = method_of(stage.method.type).course(module, stage, Length(STEPS, 10))
+                if kind == "adalora":
+                    module.base_model.rankallocator.reset_ipt()
+            course.before_update(step)
+            course.after_update(step)
+        decided.append(course.summary())
+    assert decided[0] != decided[1]
+
+
 def test_matrices_freeze_in_the_order_of_their_scores_on_a_cubic_schedule(tmp_path: Path) -> None:
     stage = planned("aflora", r=4, initialSteps=20, finalShare=0.2)
     module = wrapped(stage)

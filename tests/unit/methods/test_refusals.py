@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from finetune_api.constants import Reason
+from finetune_api.v1alpha1.evaluation import Evaluation
 from finetune_api.v1alpha1.objective import Objective
 from finetune_api.v1alpha1.support import Family
+from finetune_trainer.data.models import Limits
+from finetune_trainer.data.tasks import tasks
 from finetune_trainer.modeling.sketch import method_problems
 from finetune_trainer.tokenizer import load_tokenizer
 from tests.unit.methods.table import method, spec
@@ -69,3 +72,13 @@ def test_all_stages_are_told_of_at_once(family: Callable[[Family], Path]) -> Non
         ("stage0", "spec.stages[0].method.lora.r"),
         ("stage2", "spec.stages[2].method.oft.blockSize"),
     ]
+
+
+def test_rows_are_shorter_by_a_prompt_where_nothing_is_said() -> None:
+    """The model's positions are shared out between the two; a suite must fit behind the longest prompt of the job."""
+    wanted = spec((method("promptTuning", numVirtualTokens=20), Objective.SUPERVISED, None), (method("full"), Objective.SUPERVISED, None))
+    (suite,) = [{"name": "all", "objective": "supervised", "data": {"uri": "file://rows.jsonl"}, "metrics": ["loss"]}]
+    evaluated = wanted.model_copy(update={"evaluation": Evaluation.model_validate({"suites": [suite]})})
+    found = tasks(evaluated, Limits(hard=128, advised=128))
+    assert [stage.train[0].options.max_length for stage in found.stages] == [108, 128]
+    assert [task.options.max_length for _, task in found.suites] == [108]

@@ -54,11 +54,12 @@ class Tasks:
 
 def tasks(spec: FineTuneJobSpec, limits: Limits) -> Tasks:
     """Raises TrainerError (InvalidSpec) where a maxLength is more than the model's positions."""
+    longest = max((stage.method.positions for stage in spec.stages), default=0)
     stages: list[StageTasks] = []
     for number, stage in enumerate(spec.stages):
         field = f"spec.stages[{number}]"
         options = Options(
-            max_length=max_length(stage.training.max_length, limits, where=f"{field}.training.maxLength"),
+            max_length=max_length(stage.training.max_length, behind(limits, stage.method.positions), where=f"{field}.training.maxLength"),
             columns=stage.data.columns,
             overflow=stage.data.overflow,
             labels=tuple(stage.data.labels) if stage.data.labels else None,
@@ -75,13 +76,18 @@ def tasks(spec: FineTuneJobSpec, limits: Limits) -> Tasks:
     for number, suite in enumerate(spec.evaluation.suites):
         field = f"spec.evaluation.suites[{number}]"
         options = Options(
-            max_length=max_length(suite.max_length, limits, where=f"{field}.maxLength"),
+            max_length=max_length(suite.max_length, behind(limits, longest), where=f"{field}.maxLength"),
             columns=suite.data.columns,
             overflow=Overflow.TRUNCATE,
             labels=tuple(suite.labels) if suite.labels else None,
         )
         suites.append((suite.name, Task(f"{field}.data", suite.data, suite.objective, options)))
     return Tasks(tuple(stages), tuple(suites))
+
+
+def behind(limits: Limits, positions: int) -> Limits:
+    """What is left of the model's positions for a row behind a trained prompt; what a manifest asks for is judged with the method."""
+    return limits._replace(advised=limits.advised - positions) if limits.advised is not None else limits
 
 
 def max_length(asked: int | None, limits: Limits, *, where: str) -> int:

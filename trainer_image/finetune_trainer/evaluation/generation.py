@@ -49,7 +49,7 @@ def complete(
     It ends at the tokenizer's end token, at the model's own, or at one of `end_tokens` (a chat template may end a turn with another),
     and where the model's positions end: a row that has no room for all of `max_new_tokens` is written alone, and shorter.
     """
-    room = getattr(unwrapped(model).config, "max_position_embeddings", None) or math.inf
+    room = (getattr(unwrapped(model).config, "max_position_embeddings", None) or math.inf) - prompt_positions(model)
     limits = [int(max(1, min(max_new_tokens, room - len(prompt) + 1))) for prompt in prompts]
     together = [index for index, limit in enumerate(limits) if limit == max_new_tokens]
     texts = [""] * len(prompts)
@@ -59,6 +59,11 @@ def complete(
             for index, text in zip(indexes, found, strict=True):
                 texts[index] = text
     return texts
+
+
+def prompt_positions(model: Any) -> int:
+    """Positions that a trained prompt takes in front of each row."""
+    return int(getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0)
 
 
 def _batch(

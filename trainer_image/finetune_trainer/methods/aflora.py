@@ -117,7 +117,7 @@ class Freezing(Course):
 
     def after_update(self, step: int) -> None:
         wanted = int(self.share(step) * len(self._matrices))
-        if wanted <= len(self._frozen):
+        if wanted <= len(self._frozen) or not self._mean:  # nothing has a score before the first window is full
             return
         scores = {name: self.score(name) for name in self._matrices if name not in self._frozen}
         for name in sorted(scores, key=lambda name: (scores[name], name))[: wanted - len(self._frozen)]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from finetune_api import constants as c
 from finetune_api.base import ApiModel
@@ -18,7 +18,9 @@ Tokens = Annotated[int, Field(ge=1, le=1024)]
 
 
 class Options(ApiModel):
-    """A variant of the union of methods."""
+    """A variant of the union of methods. A job has few of the twenty: each is compiled with the union, and by itself when first used so."""
+
+    model_config = ConfigDict(defer_build=True)
 
     shown: ClassVar[tuple[str, ...]] = ()
     """Fields that are named in a few words even where they have their defaults."""
