@@ -17,6 +17,7 @@ def configure(setting: Setting) -> FourierFTConfig:
     return FourierFTConfig(
         n_frequency=options.n_frequency,
         scaling=options.scaling,
+        init_weights=True,  # zeros: PEFT's random start would change the model before the first step
         random_loc_seed=777,  # PEFT's own, not the stage's: a stage that continues must train the same coefficients
         fan_in_fan_out=turned(setting.plain.model, place["target_modules"]),
         **place,
