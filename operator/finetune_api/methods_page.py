@@ -49,7 +49,7 @@ def _rows() -> Iterator[str]:
             _yes(row.stacks),
             " or ".join(kinds),
             _yes(row.packs),
-            f"{row.learning_rate:g}",
+            f"{row.learning_rate:g}".replace("e-0", "e-"),
         ]
         yield f"| [{method}](#{method.lower()}) | {' | '.join(cells)} |"
 

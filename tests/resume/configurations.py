@@ -93,6 +93,13 @@ CONFIGURATIONS: Final[dict[str, Document]] = {
             stage("second", "supervised", LORA, {"lrSchedulerType": "constant", "warmupSteps": 3}),
         ],
     },
+    "supervised, gradual unfreezing, then AFLoRA: what freezes when": {
+        "model": LLAMA,
+        "stages": [
+            stage("first", "supervised", {"type": "gradual", "gradual": {"everySteps": 4}}, {"maxSteps": 12}, handOver="continue"),
+            stage("second", "supervised", {"type": "aflora", "aflora": {"r": 4, "initialSteps": 4, "finalShare": 0.2}}, {"maxSteps": 24}),
+        ],
+    },
     "classification, full: after masked language modelling, dropout, early stopping": {
         "model": BERT,
         "stages": [

@@ -82,18 +82,20 @@ def _prompt(options: type[Options], *refused: Refusal) -> Row:
 
 
 TABLE: Final[dict[MethodType, Row]] = {
-    MethodType.FULL: Row(options=Full, learning_rate=2e-5, usual=(1e-6, 5e-4)),
+    MethodType.FULL: Row(options=Full, learning_rate=2e-5, usual=(1e-6, 5e-4), exact=True),
     MethodType.GRADUAL: Row(
         options=Gradual,
         required="gradual: {everySteps: 100} or gradual: {everyEpochs: 0.5}",
         learning_rate=2e-5,
         usual=(1e-6, 5e-4),
+        exact=True,
     ),
     MethodType.PARTIAL: Row(
         options=Partial,
         required="partial: {trained: [PATTERN, …]} or partial: {frozen: [PATTERN, …]}",
         learning_rate=2e-5,
         usual=(1e-6, 5e-4),
+        exact=True,
     ),
     MethodType.HEAD_ONLY: Row(
         learning_rate=1e-3,

@@ -68,6 +68,8 @@ class Row:
     """Rates outside are warned of: ten to thirty times around what is in use."""
     adapter: bool = False
     """Whether it leaves the base alone and can be published as an adapter."""
+    exact: bool = False
+    """Whether it trains weights of the backbone themselves, so that these are loaded in fp32 whatever the base is kept in."""
     merges: bool = False
     """Whether its adapter can be folded into the base's weights."""
     stacks: bool = False

@@ -197,6 +197,7 @@ def boft(llama: Path) -> None:
 
 def fourierft(llama: Path) -> None:
     """The update has no more frequencies than are trained."""
+    begins_at_the_base(llama, built(llama, method("fourierft", nFrequency=50)))
     model = train(built(llama, method("fourierft", nFrequency=50)))
     spectrum = torch.fft.fft2(update(llama, model).double())
     # What is trained is a coefficient of the complex transform; of its real part each appears twice.

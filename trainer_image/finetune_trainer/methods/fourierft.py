@@ -1,4 +1,4 @@
-"""FourierFT by PEFT; which coefficients are trained is drawn from the stage's seed, and saved as that seed."""
+"""FourierFT by PEFT; which coefficients are trained is the same in every stage, and saved as a seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def configure(setting: Setting) -> FourierFTConfig:
     return FourierFTConfig(
         n_frequency=options.n_frequency,
         scaling=options.scaling,
-        random_loc_seed=setting.seed,
+        init_weights=True,  # zeros: PEFT's random start would change the model before the first step
+        random_loc_seed=777,  # PEFT's own, not the stage's: a stage that continues must train the same coefficients
         fan_in_fan_out=turned(setting.plain.model, place["target_modules"]),
         **place,
     )

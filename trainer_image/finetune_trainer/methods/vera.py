@@ -1,4 +1,4 @@
-"""VeRA by PEFT; its random matrices are drawn from the stage's seed, and saved."""
+"""VeRA by PEFT; its random matrices are the same in every stage, and saved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def configure(setting: Setting) -> VeraConfig:
     place = placed(setting, options)
     return VeraConfig(
         r=options.r,
-        projection_prng_key=setting.seed,
+        projection_prng_key=0,  # not the stage's seed: a stage that continues must find the same matrices
         save_projection=True,
         vera_dropout=options.dropout,
         d_initial=options.initial_d,

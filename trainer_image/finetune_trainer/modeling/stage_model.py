@@ -125,7 +125,7 @@ def build_stage_model(
     if residual:
         # The base's residual must not be rounded: what was taken out of it is in the adapter to the last bit.
         precision = dataclasses.replace(precision, frozen=torch.float32)
-    exact = not stage.method.row.adapter or bool(start.weights)
+    exact = stage.method.row.exact or bool(start.weights)
     added = added_ids(tokenizer, spec)
     plain = load_plain(
         start,
