@@ -11,7 +11,7 @@ from finetune_api.v1alpha1.regularization import Anchor
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.guards.change import changes, factors
 from finetune_trainer.handover import hand_over
-from finetune_trainer.methods.lora import lora_layers
+from finetune_trainer.methods.stacks import lora_layers
 from finetune_trainer.modeling.plain import plain_weights
 from finetune_trainer.modeling.start import Start
 from finetune_trainer.tokenizer import load_tokenizer

@@ -71,7 +71,8 @@ def learn(model: StageModel, objective: Objective, steps: int = 2) -> list[float
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     where = torch.zeros(0, dtype=torch.int64) if classes else torch.tensor([3, 5, 17, 20])
     targets = torch.tensor([0, 1]) if classes else torch.tensor([7, 8, 9, 10])
-    batch = Batch(inputs, where, targets, torch.arange(2) if classes else torch.tensor([0, 0, 1, 1]))
+    rows = torch.arange(2) if classes else torch.tensor([0, 0, 1, 1])
+    batch = Batch(inputs, where, targets, lengths=torch.tensor([16, 16]), rows=rows)
     optimizer = torch.optim.AdamW([parameter for parameter in model.module.parameters() if parameter.requires_grad], lr=1e-2)
     model.module.train()
     losses = []
