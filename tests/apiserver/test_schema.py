@@ -156,7 +156,7 @@ def test_the_largest_job_is_within_the_cost_of_a_request(control_plane: Cluster,
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("ftj.spec.stages.training.learningRate",), "Peak learning rate. Default: 2e-5"),
+        (("ftj.spec.stages.training.learningRate",), "Peak learning rate. Default: the method's"),
         (("finetunejob.status.runtime",), "What the job runs in, as it was when the job started"),
         (("ftr.spec.storage",), "Where run folders lie"),
         (("clusterfinetuneruntime.spec.env.name",), "which the operator sets"),

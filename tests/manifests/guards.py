@@ -16,7 +16,14 @@ KL: Final = {"type": "kl", "strength": 0.1}
 MIXOUT: Final = {"type": "mixout", "probability": 0.1}
 SPIKE: Final = {"type": "lossSpike", "action": "skip"}
 FULL: Final = edited(JOB, {"spec.stages[0].method": {"type": "full"}, "spec.stages[0].handOver": "continue"})
-PROMPT: Final = edited(JOB, {"spec.stages[0].method": {"type": "promptTuning"}})
+PROMPT: Final = edited(
+    JOB,
+    {
+        "spec.stages[0].method": {"type": "promptTuning"},
+        "spec.stages[0].handOver": "continue",
+        "spec.stages[1].method": {"type": "promptTuning"},
+    },
+)
 IA3: Final = edited(JOB, {"spec.stages[0].method": {"type": "ia3"}})
 
 
@@ -52,6 +59,7 @@ GUARDS: Final = (
     _broken("kl to a head that the base lacks", KL, ".type", "no head for these classes", base=CLASSES),
     _broken("kl to what no prompt says", KL, ".type", "leave kl out", base=PROMPT),
     _broken("l2sp of vectors", L2SP, ".type", "use one of the methods full, partial, headOnly, lora", base=IA3),
+    _broken("ewc of vectors", EWC, ".type", "use one of the methods full, partial, headOnly, lora", base=edited(IA3, {TRAIN: REPLAY})),
     _broken("mixout of an adapter", MIXOUT, ".type", "use one of the methods full, partial, headOnly"),
     _broken("mixout of what share", {"type": "mixout"}, ".type", "this guard needs its probability", base=FULL),
     _broken("a spike without an action", {"type": "lossSpike"}, ".type", "this guard needs its action"),

@@ -15,7 +15,7 @@ from finetune_api.v1alpha1.stage import HandOver
 from finetune_api.v1alpha1.support import Because, Continues, Family
 from finetune_trainer import handover
 from finetune_trainer.engine.collate import Batch
-from finetune_trainer.engine.trainer import batch_loss
+from finetune_trainer.engine.trainer import batch_logits, batch_loss
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.export import adapter, verify
 from finetune_trainer.export.plain_model import write_model
@@ -77,7 +77,7 @@ def learn(model: StageModel, objective: Objective, steps: int = 2) -> list[float
     model.module.train()
     losses = []
     for _ in range(steps):
-        loss = batch_loss(model.module, batch, objective)
+        loss = batch_loss(batch_logits(model.module, batch, objective), batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
