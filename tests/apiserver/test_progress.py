@@ -108,7 +108,7 @@ def test_a_pod_of_nobody_and_a_pod_of_another_job_say_nothing_of_this_one(world:
         f"/api/v1/namespaces/{world.namespace}/pods", {"metadata": metadata, "spec": {"containers": [container], "securityContext": secure}}
     )
     code, text = world.report(victim, train(999), token(world.api, stranger))
-    assert (code, "belongs to no FineTuneJob" in text) == (403, True), "labels are believed nowhere"
+    assert (code, "belongs to no FineTuneJob" in text) == (403, True), f"labels are believed nowhere: {text}"
     other = world.start("other")
     assert world.report(other, train(7))[0] == 200
     world.step("other", 7)
