@@ -79,8 +79,9 @@ def _sections() -> Iterator[str]:
             f"Example: [`examples/method-{method.lower()}.yaml`](../examples/method-{method.lower()}.yaml).",
         )
         if row.options is not None:
-            words = "required" if row.required else "may be left out"
-            yield f"Options ({words}): {', '.join(f'`{field.alias}`' for field in row.options.model_fields.values())}."
+            fields = row.options.model_fields.values()
+            names = ", ".join(f"`{field.alias}`{' (required)' if field.is_required() else ''}" for field in fields)
+            yield f"Options: {names}.{' Some of them have to be given.' if row.required else ''}"
         if method is not list(MethodType)[-1]:
             yield ""
 
