@@ -84,8 +84,8 @@ def test_watch_tells_each_turn_and_ends_with_the_job(followed: Life) -> None:
     assert done.returncode == 0, done.stderr
     phases = re.findall(rf"{NAME}: (\w+)", done.stdout)
     turns = [phase for index, phase in enumerate(phases) if index == 0 or phase != phases[index - 1]]
-    assert turns.count("Suspended") == 2 and turns[-1] == "Succeeded"
-    assert re.search(r"Running, \d+ %, stage domain, step \d+ of", done.stdout)
+    assert turns.count("Suspended") == 2 and turns[-1] == "Succeeded", done.stdout
+    assert re.search(r"Running, \d+ %, stage \w+, step \d+ of", done.stdout), done.stdout
 
 
 def test_logs_follow_every_pod_to_the_end(followed: Life) -> None:
