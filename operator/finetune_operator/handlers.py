@@ -35,8 +35,7 @@ class Intake:
         known = self._index.get(uid_of(manifest))
         before = known.body if known is not None else None
         if change == "DELETED":
-            gone = self._index.get(uid_of(manifest))
-            keys = self._index.keys_of(gone) if gone is not None and kind is not FINE_TUNE_JOB else frozenset()
+            keys = self._index.keys_of(known) if known is not None and kind is not FINE_TUNE_JOB else frozenset()
             self._index.drop(uid_of(manifest))
         else:
             entry = self._index.put(kind, manifest, watched=True)

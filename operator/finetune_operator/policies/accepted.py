@@ -25,7 +25,7 @@ def parse(seen: Observed) -> FineTuneJob | Step:
     if (accepted := _accepted(seen.job)) is not None:
         return accepted
     problems = list(parsed.errors(seen.job))
-    job = read(seen.job) if not problems else None
+    job = parsed.read(seen.job) if not problems else None
     if job is not None:
         problems += [
             Problem(
@@ -75,17 +75,12 @@ def runnable(case: Case) -> Step | None:
     return _invalid(problems, requeue_after=RETRY_SECONDS) if problems else None
 
 
-def read(manifest: Manifest) -> FineTuneJob | None:
-    """Return the job without judging it, None where it doesn't read as one."""
-    return parsed.read(manifest)
-
-
 def _accepted(manifest: Manifest) -> FineTuneJob | None:
     """Return the job, if our status says that its present spec was accepted and it still reads as one."""
     said = condition(manifest, ConditionType.ACCEPTED) or {}
     if said.get("status") != "True" or said.get("observedGeneration") != manifest["metadata"].get("generation"):
         return None
-    return read(manifest)
+    return parsed.read(manifest)
 
 
 def _invalid(problems: list[Problem], *, requeue_after: float | None = None) -> Step:

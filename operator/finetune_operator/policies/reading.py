@@ -27,7 +27,7 @@ from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
 from finetune_api.v1alpha1.status import Artifact
 from finetune_operator.model import Create, Delete, Manifest, Note, Observed, Severity
 from finetune_operator.names import read_job_name
-from finetune_operator.policies.accepted import read
+from finetune_operator.parsed import read
 from finetune_operator.policies.runtime import recorded
 from finetune_operator.requests import is_served, request_text
 from finetune_operator.resources.job import JobParts
