@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _PAD_NAMES = ("<pad>", "[PAD]", "<PAD>", "<|pad|>", "<|endofpad|>", "<|finetune_right_pad_id|>", "<|PAD_TOKEN|>")
 _RESERVED = re.compile(r"^[<\[]\|?(reserved[_a-z]*|unused|extra|dummy|placeholder)[_ ]?\d+\|?[>\]]$", re.IGNORECASE)
-_TEMPLATE_FILE = "chat_template.jinja"
 
 
 class Padding(NamedTuple):
