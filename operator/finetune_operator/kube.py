@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol, TypedDict, Unpack
 from urllib.parse import urlencode
 
 import aiohttp
@@ -24,6 +24,7 @@ from finetune_operator.kinds import BY_NAME, FINE_TUNE_JOB, OWN_EVENT, SECRET, K
 from finetune_operator.model import Manifest
 
 Body = dict[str, Any]
+JSON: Final = "application/json"
 FIELD_MANAGER = "finetune-operator"
 CHUNK = 200  # of whose answer and its objects the operator holds one at a time; a busy API server must come to its end within TIMEOUT
 WATCH_SECONDS = 600
@@ -32,6 +33,16 @@ WATCH_TIMEOUT = aiohttp.ClientTimeout(total=WATCH_SECONDS + 30, sock_connect=10,
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 TOKEN_REVIEW: Body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview"}
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+class More(TypedDict, total=False):
+    """Of a request, beside its verb and path."""
+
+    query: Mapping[str, str]
+    body: Body
+    accept: str
+    """JSON where nothing is said, as of `content_type`."""
+    content_type: str
 
 
 class Kube(Protocol):
@@ -118,7 +129,7 @@ class ApiServer:
     async def pages(
         self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = "", metadata_only: bool = False
     ) -> AsyncIterator[list[Body]]:
-        accept = METADATA_ONLY if metadata_only else "application/json"
+        accept = METADATA_ONLY if metadata_only else JSON
         async for page, _ in self.listed(kind, namespace, labels=labels, fields=fields, accept=accept):
             yield page
 
@@ -129,7 +140,7 @@ class ApiServer:
         *,
         labels: str = "",
         fields: str = "",
-        accept: str = "application/json",
+        accept: str = JSON,
         chunk: int = CHUNK,
     ) -> AsyncIterator[tuple[list[Body], str]]:
         """A list in chunks, each with the resourceVersion of the whole. Raises KubeError."""
@@ -219,16 +230,13 @@ class ApiServer:
         verb: str,
         path: str,
         *,
-        query: Mapping[str, str] | None = None,
-        body: Body | None = None,
-        accept: str = "application/json",
-        content_type: str = "application/json",
         missing: Body | None = None,
+        **more: Unpack[More],
     ) -> Body:
         """One request: its answer, or a KubeError. missing: what a 404 means, where it is no error."""
         began, code = time.monotonic(), 0
         try:
-            response = await self._send(verb, path, query=query, body=body, accept=accept, content_type=content_type)
+            response = await self._send(verb, path, **more)
             data = await response.read()
             code = response.status
             self._heard(response.headers.get("Date"), time.monotonic() - began)
@@ -251,17 +259,15 @@ class ApiServer:
         verb: str,
         path: str,
         *,
-        query: Mapping[str, str] | None = None,
-        body: Body | None = None,
-        accept: str = "application/json",
-        content_type: str = "application/json",
         timeout: aiohttp.ClientTimeout = TIMEOUT,
+        **more: Unpack[More],
     ) -> aiohttp.ClientResponse:
+        query, body = more.get("query"), more.get("body")
         async with self._connecting:
             if self._connection is None:
                 self._connection = Connection.to(await self._load())
             connection = self._connection
-        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._user_agent}
+        headers = {"Accept": more.get("accept", JSON), "Content-Type": more.get("content_type", JSON), "User-Agent": self._user_agent}
         if authorization := await access.authorization(connection.configuration):
             headers["Authorization"] = authorization
         url = f"{connection.host}{path}" + (f"?{urlencode(query)}" if query else "")
