@@ -157,6 +157,7 @@ class ClusterReason(StrEnum):
     """The rest of that closed list: what only a cluster does to a job. No exit code stands for them."""
 
     MEMORY_LIMIT_EXCEEDED = "MemoryLimitExceeded"
+    LOCAL_STORAGE_EXCEEDED = "LocalStorageExceeded"
     UNKNOWN_EXIT = "UnknownExit"
     TOO_MANY_DISRUPTIONS = "TooManyDisruptions"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
@@ -342,6 +343,9 @@ REASONS: Final[dict[Reason, ReasonInfo]] = {
 CLUSTER_HINTS: Final[dict[ClusterReason, str]] = {
     ClusterReason.MEMORY_LIMIT_EXCEEDED: (
         "Halve training.perDeviceTrainBatchSize and double gradientAccumulationSteps, or ask the platform team for a runtime with more memory."
+    ),
+    ClusterReason.LOCAL_STORAGE_EXCEEDED: (
+        "Ask the platform team for a runtime with more ephemeral-storage in resources (or more sharedMemory, where the message names that volume)."
     ),
     ClusterReason.UNKNOWN_EXIT: (
         "The trainer was ended from outside, or its image is not a finetune trainer: look at the last lines of its log and at the pod's events; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +16,8 @@ from finetune_operator.views import PodView, Terminated
 OOM_KILLED: Final = "OOMKilled"
 _TAKEN_BY_KUBELET: Final = ("Evicted", "NodeShutdown", "Terminated", "Shutdown", "Preempting", "NodeLost")
 """Reasons of failed pods of which the kubelet, not the trainer, was the cause."""
+_ITS_OWN_LIMIT: Final = re.compile(r"exceeds the (?:total )?limit|exceeded its local ephemeral storage limit")
+"""What the kubelet says where a pod was evicted for what it wrote itself, and not for want of the node's."""
 _DISRUPTIONS: Final = {"PreemptionByScheduler": AttemptReason.PREEMPTED, "DeletionByPodGC": AttemptReason.NODE_LOST}
 _BY_EXIT_CODE: Final = {
     ExitCode.INTERNAL: Reason.INTERNAL_ERROR,
@@ -74,6 +77,8 @@ def ending(pod: PodView, *, rebooted: Callable[[], bool]) -> Ending:
     code = end.exit_code if end is not None else None
     if pod.phase == "Succeeded":
         return Ending(AttemptReason.SUCCEEDED, 0, result)
+    if pod.reason == "Evicted" and _ITS_OWN_LIMIT.search(pod.message):
+        return Ending(ClusterReason.LOCAL_STORAGE_EXCEEDED, code, result)
     if pod.disruption is not None:
         return Ending(_DISRUPTIONS.get(pod.disruption, AttemptReason.EVICTED), code, result)
     if end is None or not pod.ran:

@@ -42,6 +42,10 @@ def last_words(case: Case, attempt: Attempt | None) -> Terminated | None:
 
 def describe(case: Case, attempt: Attempt) -> str:
     """Say in a sentence how an attempt ended."""
+    if attempt.reason == ClusterReason.LOCAL_STORAGE_EXCEEDED:
+        evicted = case.pod(attempt.job, attempt.pod)
+        said_by = f": {evicted.message.strip().rstrip('.')}" if evicted is not None else ""
+        return f"the kubelet evicted the pod for what it wrote to its node's disk or memory{said_by}"
     end = last_words(case, attempt)
     said = read_result(end.message) if end is not None else None
     if said is not None and said.message:

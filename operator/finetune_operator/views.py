@@ -140,6 +140,11 @@ class PodView(View):
         return str((self.manifest.get("status") or {}).get("reason") or "")
 
     @property
+    def message(self) -> str:
+        """The kubelet's sentence for it."""
+        return str((self.manifest.get("status") or {}).get("message") or "")
+
+    @property
     def over(self) -> bool:
         return self.phase in _OVER
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from finetune_api.constants import ClusterReason, ConditionReason, Reason
 from tests.failures.base import Layer
-from tests.failures.pod_failure import OWN, Mend, Play, PodFailure, again, job, own, own_again, plainly
+from tests.failures.pod_failure import OWN, Mend, Play, PodFailure, Spec, again, job, own, own_again, plainly
 from tests.failures.site import LONG, MODEL, ROWS, STEPS, Site, described, limits
 from tests.node.jobs import Job
 from tests.node.platform import ASSETS
@@ -27,6 +27,10 @@ def _small(site: Site) -> dict[str, Any]:
 
 def _larger(site: Site) -> dict[str, Any]:
     return {"storage": {"claimTemplate": {"className": "tmpfs", "accessMode": "ReadWriteOnce", "size": "64Mi"}}}
+
+
+def _local(most: str) -> Spec:
+    return lambda site: {"resources": limits(**{"ephemeral-storage": most})}
 
 
 # Volumes
@@ -203,6 +207,17 @@ FILE_FAILURES: Final = (
         fix="a runtime with 2 GiB",
         play=own(lambda site: {"resources": {**limits(), "train": {"requests": {"memory": "48Mi"}, "limits": {"memory": "48Mi"}}}}),
         mend=own_again(plainly),
+    ),
+    PodFailure(
+        name="local-storage-limit",
+        layer=Layer.NODE,
+        what="a limit of local storage below what a job's log takes",
+        reason=ClusterReason.LOCAL_STORAGE_EXCEEDED,
+        place="exceeds the total limit of containers",
+        hint="a runtime with more ephemeral-storage",
+        fix="a runtime with 1 GiB",
+        play=own(_local("1Ki"), **{MAX_STEPS: LONG}),
+        mend=own_again(_local("1Gi")),
     ),
     PodFailure(
         name="volume-full",

@@ -17,6 +17,7 @@ from finetune_operator.views import condition, format_time, parse_time
 FIRST_SECONDS: Final = 10
 LONGEST_SECONDS: Final = 360
 """As a Job's own back-off: 10 s, doubled each time, at most six minutes."""
+_STOPS: Final = "; the pod that replaces it is told to stop"
 _AT_ONCE: Final = {AttemptReason.NODE_LOST, AttemptReason.SUSPENDED, AttemptReason.SUCCEEDED, AttemptReason.SUPERFLUOUS}
 
 
@@ -27,12 +28,14 @@ def failed(case: Case) -> Step | None:
         return None
     if spent.preemptions > case.spec.retry.max_preemptions:
         return _too_many_disruptions(case, last, spent)
+    if last.reason == ClusterReason.LOCAL_STORAGE_EXCEEDED and not _goes_on(case, last, spent):
+        # Its Job takes every eviction for the node's doing, and makes pod after pod.
+        return stopping(case, last.reason, f"{describe(case, last)}{_STOPS}") or _end(case, last, _said_while_it_stopped(case, last))
     if case.live or case.is_leaving or charge(last.reason or "") is not Charge.ATTEMPT:
         return None
     if is_permanent(last.reason or "", last.exit_code):
         return _end(case, last, describe(case, last))
-    stages = [stage.name for stage in case.spec.stages]
-    if last.reason == ClusterReason.MEMORY_LIMIT_EXCEEDED and not got_further(case.history.of(last.identity.segment), stages):
+    if last.reason == ClusterReason.MEMORY_LIMIT_EXCEEDED and not _got_further(case, last):
         return _end(case, last, f"{describe(case, last)}, and it had got no further than the attempt before it")
     if spent.attempts >= case.spec.retry.max_attempts:
         return _end(case, last, f"{describe(case, last)} (attempt {spent.attempts} of {case.spec.retry.max_attempts})")
@@ -85,6 +88,20 @@ def got_further(attempts: tuple[Attempt, ...], stages: Sequence[str] = ()) -> bo
     ended = [attempt for attempt in attempts if attempt.finished is not None]
     places = [(stages.index(each.stage) if each.stage in stages else 0, each.step) for each in ended if each.step is not None]
     return bool(ended) and ended[-1].step is not None and places[-1] > max(places[:-1], default=(0, 0))
+
+
+def _got_further(case: Case, last: Attempt) -> bool:
+    return got_further(case.history.of(last.identity.segment), [stage.name for stage in case.spec.stages])
+
+
+def _said_while_it_stopped(case: Case, last: Attempt) -> str:
+    """How it ended, as it was told while its pod was still there: with its Job, the kubelet's words are gone."""
+    told = str((condition(case.seen.job, ConditionType.RUNNING) or {}).get("message") or "")
+    return told.removesuffix(_STOPS) if told.endswith(_STOPS) else describe(case, last)
+
+
+def _goes_on(case: Case, last: Attempt, spent: Spent) -> bool:
+    return spent.attempts < case.spec.retry.max_attempts and _got_further(case, last)
 
 
 def _last(case: Case) -> Attempt | None:

@@ -124,6 +124,46 @@ def test_an_eviction_for_memory_is_a_disruption_and_not_the_users_fault() -> Non
     assert spent(world) == [(0, 1)]
 
 
+def evict_for_its_own_limit(world: World, name: str) -> None:
+    """The kubelet's eviction of a pod that wrote more than it may; its Job makes another pod for it."""
+    said = "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. "
+    world.pods[name]["status"] |= {"reason": "Evicted", "message": said}
+    world.pods[name]["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}]
+    world.end(name, 137, job_ends=False)
+
+
+def test_an_eviction_for_what_it_wrote_itself_ends_the_job_before_its_pods_are_replaced_for_ever() -> None:
+    world = World()
+    world.settle(1)
+    name = world.run()
+    world.settle(1)
+    evict_for_its_own_limit(world, name)
+    second = world.run()
+    world.settle(1)
+    assert attempts(world) == [(1, "LocalStorageExceeded"), (1, "LocalStorageExceeded")]
+    assert world.condition("Running")[1] == "Stopping"
+    world.gone(name, second, *world.jobs)
+    world.settle()
+    failure = world.status["failure"]
+    assert failure["reason"] == "LocalStorageExceeded"
+    assert failure["message"].endswith("Pod ephemeral local storage usage exceeds the total limit of containers 1Mi")
+    assert "ephemeral-storage" in failure["hint"]
+
+
+@pytest.mark.parametrize("said", ["The node was low on resource: ephemeral-storage. ", "Node didn't have enough resource: cpu"])
+def test_an_eviction_for_what_the_node_lacks_is_a_disruption(said: str) -> None:
+    world = World()
+    world.settle(1)
+    name = world.run()
+    world.settle(1)
+    evict_for_its_own_limit(world, name)
+    world.pods[name]["status"]["message"] = said
+    world.run()
+    world.settle(1)
+    assert attempts(world) == [(1, "Evicted"), (1, None)]
+    assert spent(world) == [(0, 1)]
+
+
 def test_a_busy_run_folder_is_waited_for() -> None:
     """The process before it goes on on a silent node: its exit code is one of the permanent ones, and yet time mends it."""
     world = World()
