@@ -78,7 +78,7 @@ def cut(document: dict[str, Any]) -> dict[str, Any]:
             stage["evalSteps"] = 2
         for name, options in OF_TWO_LAYERS.items():
             if name in stage["method"]:
-                stage["method"][name] |= options
+                stage["method"][name] = {"share": 0.5} if "share" in stage["method"][name] else stage["method"][name] | options
         stage["method"].get("gradual", {}).pop("everyEpochs", None)
         if "layersToTransform" in stage["method"].get("lora", {}):
             stage["method"]["lora"]["layersToTransform"] = [1]

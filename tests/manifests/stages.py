@@ -9,6 +9,8 @@ from finetune_api.v1alpha1.methods.common import Targeted
 from tests.builders import REQUIRED, job, stage
 from tests.manifests.cases import CLASSES, VALIDATION, Broken, chain
 
+BF16: Final = {"type": "full", "full": {"weights": "bf16"}}
+
 
 def _pair(name: str, steps: tuple[str, ...], says: str, at: int = 0) -> Broken:
     return Broken(name, {}, f"spec.stages[{at}].handOver", says, base=chain(*steps))
@@ -150,6 +152,40 @@ STAGES: Final = (
         "spec.stages[0].objective",
         "choose another method",
         base=job(stage("masked", "maskedLanguageModeling", "promptTuning")),
+    ),
+    *(
+        Broken(
+            f"a partial of {name}",
+            {"spec.stages[1].method": {"type": "partial", "partial": options}},
+            "spec.stages[1].method.partial",
+            "write one of partial.trained, partial.frozen, partial.lastLayers and partial.share",
+        )
+        for name, options in (("nothing", {}), ("a depth and a share", {"lastLayers": 2, "share": 0.5}))
+    ),
+    Broken(
+        "a group like all others",
+        {"spec.stages[1].method": {"type": "full", "full": {"groups": [{"parameters": ["*norm*"]}]}}},
+        "spec.stages[1].method.full.groups[0].learningRateFactor",
+        "add learningRateFactor or weightDecay",
+    ),
+    Broken(
+        "a pattern twice in a group",
+        {"spec.stages[1].method": {"type": "full", "full": {"groups": [{"parameters": ["a", "a"], "weightDecay": 0}]}}},
+        "spec.stages[1].method.full.groups[0].parameters[1]",
+        "take one of the two out",
+    ),
+    *(
+        Broken(
+            f"bf16 weights with {value}",
+            {"spec.stages[1].method": BF16, f"spec.stages[1].{field}": [{"type": value, "strength": 1}] if "[" in at else value},
+            f"spec.stages[1].{at or field}",
+            says,
+        )
+        for field, value, at, says in (
+            ("training.optimizer", "sgd", "", "only adamw rounds stochastically"),
+            ("training.mixedPrecision", "no", "", "weights in bf16 compute in bf16"),
+            ("regularization", "l2sp", "regularization[0].type", "is lost between two numbers of bf16"),
+        )
     ),
     Broken(
         "a schedule by steps and epochs",

@@ -42,6 +42,21 @@ VALID: Final[dict[str, Document]] = {
             }
         },
     ),
+    "full in bf16 with groups and a guard": edited(
+        chain("full"),
+        {
+            "spec.stages[0].method.full": {
+                "weights": "bf16",
+                "groups": [{"parameters": ["*norm*"], "learningRateFactor": 2}, {"parameters": ["*embed*"], "weightDecay": 0.1}],
+            },
+            "spec.stages[0].training": {"optimizer": "adamw", "mixedPrecision": "bf16"},
+            "spec.stages[0].regularization": [{"type": "kl", "strength": 1}],
+        },
+    ),
+    "partial by depth before partial by share": edited(
+        chain("partial continue", "partial"),
+        {"spec.stages[0].method.partial": {"lastLayers": 2}, "spec.stages[1].method.partial": {"share": 0.2}},
+    ),
     "headOnly before full": chain("headOnly continue", "full"),
     "partial before partial": chain("partial continue", "partial"),
     "lora continued by the same lora": chain("lora continue", "lora"),

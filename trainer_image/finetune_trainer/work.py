@@ -50,7 +50,12 @@ class Work:
         dtype = getattr(load_config(self.prepared.model_folder), "dtype", None) or torch.float32
         where = f"stage {stage.name}, training.mixedPrecision"
         return resolve_precision(
-            stage.training.mixed_precision, device=self.device, checkpoint=dtype, bf16_capable=bf16_capable(self.device), where=where
+            stage.training.mixed_precision,
+            device=self.device,
+            checkpoint=dtype,
+            bf16_capable=bf16_capable(self.device),
+            weights=stage.method.weights,
+            where=where,
         )
 
     def resume(self, key: str) -> CheckpointRef | None:
@@ -94,7 +99,7 @@ def resume_point(work: Work) -> Start:
 def build(work: Work, index: int, stage: Stage, start: Start) -> StageModel:
     """The model that a stage trains."""
     work.progress.report(Activity.LOAD, stage=stage.name)
-    return build_stage_model(
+    model = build_stage_model(
         start=start,
         stage=stage,
         spec=work.config.spec,
@@ -103,6 +108,8 @@ def build(work: Work, index: int, stage: Stage, start: Start) -> StageModel:
         precision=work.precision(stage),
         seed=stage_seed(work.config.spec.seed, index),
     )
+    work.progress.report(Activity.LOAD, stage=stage.name, message=f"stage {stage.name} {model.trains()}")
+    return model
 
 
 @contextmanager

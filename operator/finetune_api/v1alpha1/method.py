@@ -11,7 +11,7 @@ from pydantic import Field
 
 from finetune_api.base import ApiModel
 from finetune_api.v1alpha1.methods.common import Options
-from finetune_api.v1alpha1.methods.layers import Bottleneck, Full, Gradual
+from finetune_api.v1alpha1.methods.layers import Bottleneck, Full, Gradual, Weights
 from finetune_api.v1alpha1.methods.lora import Lora
 from finetune_api.v1alpha1.methods.partial import Partial
 from finetune_api.v1alpha1.methods.prompts import PrefixTuning, PromptTuning, PTuning
@@ -92,7 +92,7 @@ TABLE: Final[dict[MethodType, Row]] = {
     ),
     MethodType.PARTIAL: Row(
         options=Partial,
-        required="partial: {trained: [PATTERN, …]} or partial: {frozen: [PATTERN, …]}",
+        required="partial: {trained: [PATTERN, …]}, {frozen: [PATTERN, …]}, {lastLayers: 4} or {share: 0.25}",
         learning_rate=2e-5,
         usual=(1e-6, 5e-4),
         exact=True,
@@ -133,7 +133,7 @@ class Method(ApiModel):
     type: Annotated[MethodType, Field(strict=False)]
     """The method; docs/methods.md says what each is for. Example: lora"""
     full: Full | None = None
-    """Options of `type: full`. Default: one learning rate for all layers. Example: {layerDecay: 0.9}"""
+    """Options of `type: full`. Default: fp32, one learning rate for all. Example: {layerDecay: 0.9}"""
     gradual: Gradual | None = None
     """Options of `type: gradual`, required there. Example: {everySteps: 100}"""
     partial: Partial | None = None
@@ -194,6 +194,11 @@ class Method(ApiModel):
     def positions(self) -> int:
         """How many of the model's positions it takes in front of each row."""
         return int(getattr(self.resolved().options, "num_virtual_tokens", 0))
+
+    @property
+    def weights(self) -> Weights:
+        """What the weights that it trains are kept in."""
+        return getattr(self.options, "weights", None) or Weights.FP32
 
     def resolved(self) -> "Method":
         """Fill in options that were left out."""

@@ -20,7 +20,7 @@ from finetune_trainer.checkpoint.signals import StopFlag
 from finetune_trainer.checkpoint.state import digest
 from finetune_trainer.checkpoint.store import CheckpointStore
 from finetune_trainer.data.prepared import PreparedStage
-from finetune_trainer.engine.precision import resolve_precision
+from finetune_trainer.engine.precision import apply_precision, resolve_precision
 from finetune_trainer.engine.stage import StageOutcome, train_stage
 from finetune_trainer.guards.registry import guards_of
 from finetune_trainer.modeling.stage_model import StageModel
@@ -103,8 +103,13 @@ def train(
     rows, validation = rows or FakeRows(LENGTHS), FakeRows(LENGTHS[:9], seed=1)
     prepared = PreparedStage(rows, validation if validated else None, None, np.asarray(chosen or range(len(rows))), 64)  # type: ignore[arg-type]
     precision = resolve_precision(
-        planned.training.mixed_precision or MixedPrecision.AUTO, device=CPU, checkpoint=torch.float32, bf16_capable=False
+        planned.training.mixed_precision or MixedPrecision.AUTO,
+        device=CPU,
+        checkpoint=torch.float32,
+        bf16_capable=False,
+        weights=planned.method.weights,
     )
+    apply_precision(net, precision)
     built = StageModel(net, planned, HEADS[planned.objective], Start.base(folder / "no model"), None, precision)
     outcome = train_stage(
         model=net, tokenizer=tokenizer(), stage=planned, key=KEY, prepared=prepared, device=CPU, seed=seed, folder=epoch.stage_folder(KEY),

@@ -10,6 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from finetune_api.constants import Reason
+from finetune_api.v1alpha1.methods.layers import Weights
 from finetune_api.v1alpha1.stage import Objective
 from finetune_api.v1alpha1.training import EarlyStopping, MixedPrecision
 from finetune_trainer.engine.collate import Collator, Packing
@@ -39,6 +40,15 @@ FP32, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
 def test_number_types(request_: str, device: torch.device, capable: bool, frozen: torch.dtype, autocast: torch.dtype | None) -> None:
     found = resolve_precision(MixedPrecision(request_), device=device, checkpoint=BF16, bf16_capable=capable)
     assert (found.trainable, found.frozen, found.autocast) == (FP32, frozen, autocast)
+
+
+def test_weights_in_bf16_compute_in_bf16() -> None:
+    asked = {"checkpoint": BF16, "weights": Weights.BF16}
+    for device in (CPU, GPU):
+        found = resolve_precision(MixedPrecision.AUTO, device=device, bf16_capable=True, **asked)  # type: ignore[arg-type] # of three kinds
+        assert (found.trainable, found.autocast) == (BF16, BF16)
+    with pytest.raises(TrainerError, match=r"write full: \{weights: fp32\}"):
+        resolve_precision(MixedPrecision.AUTO, device=GPU, bf16_capable=False, **asked)  # type: ignore[arg-type] # of three kinds
 
 
 @pytest.mark.parametrize(("request_", "device"), [("fp16", CPU), ("bf16", GPU)])

@@ -99,9 +99,12 @@ def rank(matrix: torch.Tensor) -> int:
 
 
 def full(llama: Path) -> None:
-    """Each layer learns at a share of the rate of the one above it."""
-    model = built(llama, method("full", layerDecay=0.5))
-    rates = method_of(MethodType.FULL).rates(model.module, model.stage)
+    """Each layer learns at a share of the rate of the one above it, a group at a factor of that and with a decay of its own."""
+    groups = [{"parameters": ["*.1.*.q_proj.*"], "learningRateFactor": 3, "weightDecay": 0.1}]
+    model = built(llama, method("full", layerDecay=0.5, groups=groups))
+    rates, decays = (of(model.module, model.stage) for of in (method_of(MethodType.FULL).rates, method_of(MethodType.FULL).decays))
+    assert rates["model.layers.1.self_attn.q_proj.weight"] == 1.5
+    assert decays == {"model.layers.1.self_attn.q_proj.weight": 0.1}
     assert rates["model.norm.weight"] == 1.0
     assert rates[f"{UP}.weight"] == 0.25
     assert rates["model.layers.1.mlp.up_proj.weight"] == 0.5
@@ -114,9 +117,14 @@ def gradual(llama: Path) -> None:
 
 
 def partial(llama: Path) -> None:
-    model = train(built(llama, method("partial")))
-    assert not update(llama, model).any()
-    assert update(llama, model, "model.layers.1.mlp.up_proj").any()
+    """By name, by depth and by share: what is not chosen stands still, and all of it is named."""
+    above = {name for name, _ in base(llama).module.named_parameters() if ".1." in name} | {"model.norm.weight"}
+    for options in ({"frozen": ["*.0.*", "*embed*"]}, {"lastLayers": 1}, {"share": 0.35}):
+        model = train(built(llama, method("partial", **options)))
+        assert set(model.trainable_names()) == above
+        assert model.trains().endswith(" parameters (26.5 %): layer 1, model.norm.weight")
+        assert not update(llama, model).any()
+        assert update(llama, model, "model.layers.1.mlp.up_proj").any()
 
 
 def head_only(llama: Path) -> None:

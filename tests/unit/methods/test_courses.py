@@ -13,7 +13,7 @@ from torch import nn
 from finetune_api.wire import Activity
 from finetune_trainer.checkpoint.signals import StopFlag
 from finetune_trainer.checkpoint.state import digest
-from finetune_trainer.engine.groups import split_by_rate
+from finetune_trainer.engine.groups import split_groups
 from finetune_trainer.errors import Stopped, TrainerError
 from finetune_trainer.methods.aflora import Freezing
 from finetune_trainer.methods.base import Length, Setting
@@ -88,6 +88,7 @@ def test_a_layer_changes_exactly_while_it_is_trained(tmp_path: Path) -> None:
         ("adalora", {"initR": 6, "targetR": 3, "interval": 2, "finalShare": 0.2}),
         ("lora", {"r": 4, "loraPlusRatio": 8, "dropout": 0.1}),
         ("full", {"layerDecay": 0.5}),
+        ("full", {"weights": "bf16", "groups": [{"parameters": ["*embed*"], "learningRateFactor": 0.5, "weightDecay": 0.1}]}),
         ("promptTuning", {"numVirtualTokens": 4}),
         ("adapter", {"size": 4, "dropout": 0.1}),
         ("oft", {"blockSize": 8}),
@@ -197,8 +198,17 @@ def test_a_schedule_that_does_not_fit_the_stage_is_refused(kind: str, options: d
 def test_parts_of_a_group_learn_at_their_factors() -> None:
     first, second, third = (nn.Parameter(torch.ones(2)) for _ in range(3))
     optimizer = torch.optim.AdamW([{"params": [first, second], "weight_decay": 0.1}, {"params": [third], "weight_decay": 0.0}], lr=0.01)
-    split_by_rate(optimizer, {id(first): 0.5, id(third): 4.0})
+    split_groups(optimizer, {id(first): 0.5, id(third): 4.0}, {}, set())
     found = [([id(parameter) for parameter in group["params"]], group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
     assert found == [([id(second)], 0.01, 0.1), ([id(third)], 0.04, 0.0), ([id(first)], 0.005, 0.1)], (
         "what has the declared rate comes first"
     )
+
+
+def test_parts_of_a_group_decay_as_they_shall() -> None:
+    """What never decays (a bias, a norm) does not begin to."""
+    first, second, bias = (nn.Parameter(torch.ones(2)) for _ in range(3))
+    optimizer = torch.optim.AdamW([{"params": [first, second], "weight_decay": 0.1}, {"params": [bias], "weight_decay": 0.0}], lr=0.01)
+    split_groups(optimizer, {}, {id(first): 0.5, id(bias): 0.5}, {id(first), id(second)})
+    found = [([id(parameter) for parameter in group["params"]], group["weight_decay"]) for group in optimizer.param_groups]
+    assert found == [([id(first)], 0.5), ([id(second)], 0.1), ([id(bias)], 0.0)]

@@ -38,6 +38,11 @@ REFUSED = [
     ("an unfreezing that never ends", LLAMA, method("gradual", everySteps=10), "gradual.everySteps", "would end after 20 steps, and the stage ends after 20: write less than 10"),
     ("a head that trains nothing", LLAMA, method("headOnly"), "type", "tied to its embeddings"),
     ("a relative that needs linear modules", GPT2, method("oft"), "type", "cannot do this with a gpt2 model (tried)"),
+    ("a group of nothing", LLAMA, method("full", groups=[{"parameters": ["*embed_tokns*"], "learningRateFactor": 2}]), "full.groups[0].parameters", "'*embed_tokns*' matches no parameter; near it are model.embed_tokens.weight"),
+    ("a parameter in two groups", LLAMA, method("full", groups=[{"parameters": ["*.0.*"], "weightDecay": 0}, {"parameters": ["*norm*"], "weightDecay": 0}]), "full.groups[1].parameters", "model.layers.0.input_layernorm.weight is in groups[0] already: a parameter learns at one rate"),
+    ("one use of a tied weight", LLAMA, method("partial", trained=["lm_head.*"]), "partial.trained", "matches lm_head.weight alone, which is tied to model.embed_tokens.weight: one weight, that cannot be chosen for one of its two uses"),
+    ("more layers than there are", LLAMA, method("partial", lastLayers=2), "partial.lastLayers", "this model has 2 layers: write 1 to 1, or choose `type: full`"),
+    ("a share with no room for a layer", LLAMA, method("partial", share=0.1), "partial.share", "are 26.55 % of this model's parameters: write at least 0.2655"),
     ("a pattern without a parameter", LLAMA, method("partial", trained=["layers.9.*"]), "partial.trained", "matches no parameter; near it are"),
 ]  # fmt: skip
 

@@ -64,7 +64,7 @@ def record(arguments: TrainingArguments, precision: Precision, training: Trainin
     """What the options became, for resolved.json: every default filled in."""
     return {
         **training.model_dump(mode="json", exclude_none=True),
-        "optimizer": arguments.optim.value,
+        "optimizer": "adamw in bf16, rounded stochastically" if precision.trainable is torch.bfloat16 else arguments.optim.value,
         "learningRate": arguments.learning_rate,
         "lrSchedulerType": arguments.lr_scheduler_type.value,
         "warmupSteps": int(arguments.warmup_steps),

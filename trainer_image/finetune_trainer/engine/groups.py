@@ -1,23 +1,30 @@
-"""Parameter groups with learning rates of their own."""
+"""Parameter groups with learning rates and weight decays of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 
 
-def split_by_rate(optimizer: torch.optim.Optimizer, factors: Mapping[int, float]) -> None:
-    """Split the groups of a fresh optimizer so that each parameter learns at its factor of the rate; those with the declared rate come first.
+def split_groups(
+    optimizer: torch.optim.Optimizer, factors: Mapping[int, float], decays: Mapping[int, float], decayed: Collection[int]
+) -> None:
+    """Split the groups of a fresh optimizer so that each parameter learns at its factor of the rate, and decays as it shall; those with the
+    declared rate come first.
 
-    factors: `id(parameter)` → factor, 1 where there is none.
+    factors, decays: by `id(parameter)`, of parameters that have one. decayed: of those that decay at all (no biases, no norms).
     """
-    if not factors:
+    if not factors and not decays:
         return
     groups = []
     for group in optimizer.param_groups:
-        shares: dict[float, list[torch.nn.Parameter]] = {}
+        shares: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
         for parameter in group["params"]:
-            shares.setdefault(factors.get(id(parameter), 1.0), []).append(parameter)
-        groups += [(factor, {**group, "params": own, "lr": factor * group["lr"]}) for factor, own in shares.items()]
+            key = id(parameter)
+            decay = decays[key] if key in decays and key in decayed else group["weight_decay"]
+            shares.setdefault((factors.get(key, 1.0), decay), []).append(parameter)
+        groups += [
+            (factor, {**group, "params": own, "lr": factor * group["lr"], "weight_decay": decay}) for (factor, decay), own in shares.items()
+        ]
     optimizer.param_groups[:] = [group for _, group in sorted(groups, key=lambda entry: (entry[0] != 1.0, -entry[0]))]

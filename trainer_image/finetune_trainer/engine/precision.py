@@ -1,7 +1,7 @@
 """Which number types a stage computes in: decided once, before anything is built, and recorded.
 
-transformers 5 loads a bf16 checkpoint as bf16, where at a rate of 2e-5 four of five weights never move: so what is trained is fp32. A frozen
-base keeps the checkpoint's type on a GPU (memory) and is fp32 on a CPU (speed).
+transformers 5 loads a bf16 checkpoint as bf16, where at a rate of 2e-5 four of five weights never move: so what is trained is fp32, or is
+asked for as bf16 and rounded stochastically (`engine/rounding.py`). A frozen base keeps the checkpoint's type on a GPU (memory) and is fp32 on a CPU (speed).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from finetune_api.constants import Reason
+from finetune_api.v1alpha1.methods.layers import Weights
 from finetune_api.v1alpha1.training import MixedPrecision
 from finetune_trainer.errors import TrainerError
 
@@ -35,14 +36,23 @@ class Precision:
 
 
 def resolve_precision(
-    request: MixedPrecision, *, device: torch.device, checkpoint: torch.dtype, bf16_capable: bool, where: str = "training.mixedPrecision"
+    request: MixedPrecision,
+    *,
+    device: torch.device,
+    checkpoint: torch.dtype,
+    bf16_capable: bool,
+    weights: Weights = Weights.FP32,
+    where: str = "training.mixedPrecision",
 ) -> Precision:
-    """Decide the types. Raises TrainerError(InvalidSpec) for what this device cannot compute."""
+    """Decide the types. weights: what is asked for those that are trained. Raises TrainerError(InvalidSpec) for what this device cannot compute."""
     cpu = device.type == "cpu"
+    instead = "full: {weights: fp32}" if weights is Weights.BF16 else "auto or fp16"
+    if weights is Weights.BF16:
+        request = MixedPrecision.BF16  # a rule has seen to it that nothing else was asked for
     if request is MixedPrecision.FP16 and cpu:
         raise TrainerError(Reason.INVALID_SPEC, "fp16 needs a GPU, and this machine has none: write auto, bf16 or no", where=where)
     if request is MixedPrecision.BF16 and not cpu and not bf16_capable:
-        raise TrainerError(Reason.INVALID_SPEC, "this GPU cannot compute in bf16: write auto or fp16", where=where)
+        raise TrainerError(Reason.INVALID_SPEC, f"this GPU cannot compute in bf16: write {instead}", where=where)
     autocast = {
         MixedPrecision.NO: None,
         MixedPrecision.BF16: torch.bfloat16,
@@ -50,7 +60,7 @@ def resolve_precision(
         MixedPrecision.AUTO: None if cpu else torch.bfloat16 if bf16_capable else torch.float16,
     }[request]
     frozen = torch.float32 if cpu or autocast is None or not checkpoint.is_floating_point else checkpoint
-    return Precision(trainable=torch.float32, frozen=frozen, autocast=autocast)
+    return Precision(trainable=torch.bfloat16 if weights is Weights.BF16 else torch.float32, frozen=frozen, autocast=autocast)
 
 
 def apply_precision(model: nn.Module, precision: Precision) -> None:

@@ -29,6 +29,7 @@ from finetune_trainer.engine.keeper import StageKeeper
 from finetune_trainer.engine.order import DataOrder
 from finetune_trainer.engine.packing_probe import packing_for, padding_is_harmless
 from finetune_trainer.engine.precision import Precision
+from finetune_trainer.engine.rounding import rounded_adamw
 from finetune_trainer.engine.trainer import StageTrainer
 from finetune_trainer.engine.validation import validate
 from finetune_trainer.errors import TrainerError
@@ -137,11 +138,14 @@ def train_stage(
         hooks=keeper,
         course=course,
         rates=method.rates(model, stage),
+        decays=method.decays(model, stage),
+        optimizer=rounded_adamw(arguments) if precision.trainable is torch.bfloat16 else None,
         guards=Guards(guards),
     )
     try:
         trainer.train()
         committer.wait()
+        held = trainer.bytes_held()
     except TrainerError as error:
         error.stage = error.stage or stage.name
         raise
@@ -166,6 +170,7 @@ def train_stage(
             "packing": collator.packing.value if collator.packing else "off",
             "device": str(device),
             **({"guards": trainer.guards.summary()} if guards else {}),
+            "trainingBytes": held,
             "trainableParameters": sum(parameter.numel() for parameter in trainer.trainable().values()),
             **({"course": shown} if (shown := course.summary()) else {}),
         },

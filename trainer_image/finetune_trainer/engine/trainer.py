@@ -24,7 +24,7 @@ from transformers.trainer_utils import TrainOutput
 from finetune_api.v1alpha1.stage import Objective
 from finetune_trainer.engine.collate import Batch, Collator, Rows
 from finetune_trainer.engine.finite import check_losses, check_scale, out_of_memory
-from finetune_trainer.engine.groups import split_by_rate
+from finetune_trainer.engine.groups import split_groups
 from finetune_trainer.engine.guards import Guards
 from finetune_trainer.engine.hooks import Ended, LoopState, StageHooks, StepFacts
 from finetune_trainer.engine.losses import class_logits, token_logits
@@ -55,9 +55,12 @@ class StageTrainer(Trainer):
         loop: LoopState | None = None,
         course: Course | None = None,
         rates: Mapping[str, float] | None = None,
+        decays: Mapping[str, float] | None = None,
+        optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
     ) -> None:
-        """course: what the method does beside following the gradient. rates: factors of the learning rate, by the names of parameters."""
-        super().__init__(model=model, args=arguments)
+        """course: what the method does beside following the gradient. rates: factors of the learning rate, decays: weight decays, by the names
+        of parameters. optimizer: another than the arguments name, and its options."""
+        super().__init__(model=model, args=arguments, optimizer_cls_and_kwargs=optimizer)
         # Logging, saving, evaluation and progress are the hooks'.
         self.callback_handler.callbacks = []
         self.rows = rows
@@ -69,6 +72,7 @@ class StageTrainer(Trainer):
         self.loop = loop or LoopState()
         self.course = course or Course()
         self._rates = rates or {}
+        self._decays = decays or {}
         # Asked once: a course may freeze for a while what the stage trains all in all.
         self._trainable = {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
@@ -100,9 +104,11 @@ class StageTrainer(Trainer):
         return TrainOutput(self.loop.step, 0.0, {})
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Trainer's optimizer, with the method's learning rates."""
+        """Trainer's optimizer, with the method's learning rates and weight decays."""
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
-        split_by_rate(optimizer, {id(self._trainable[name]): factor for name, factor in self._rates.items()})
+        factors, decays = ({id(self._trainable[name]): value for name, value in own.items()} for own in (self._rates, self._decays))
+        decayed = {id(self._trainable[name]) for name in self.get_decay_parameter_names(self.model) if name in self._trainable}
+        split_groups(optimizer, factors, decays, decayed)
         return optimizer
 
     def create_scheduler(
@@ -215,6 +221,12 @@ class StageTrainer(Trainer):
         """Take autocast off the model's forward: whoever uses it next decides in which type it computes."""
         self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
         self.accelerator.free_memory()
+
+    def bytes_held(self) -> dict[str, int]:
+        """What training holds in memory beside the frozen weights: by kind, in bytes."""
+        weights = sum(parameter.nbytes for parameter in self.trainable().values())
+        kept = (value.nbytes for state in self.optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor))
+        return {"weights": weights, "gradients": weights, "optimizer": sum(kept)}
 
     def trained_tensors(self) -> dict[str, torch.Tensor]:
         """What a checkpoint holds of the model: the trained weights, by name, without their gradients."""

@@ -115,5 +115,7 @@ class Method:
     check: Callable[[Setting], object] = nothing_to_check
     rates: Callable[[nn.Module, Stage], Mapping[str, float]] = field(default=lambda module, stage: {})
     """Factors of the learning rate for parameters that have one, by their names in the module."""
+    decays: Callable[[nn.Module, Stage], Mapping[str, float]] = field(default=lambda module, stage: {})
+    """Weight decays of parameters that have one of their own, by their names in the module."""
     course: Callable[[nn.Module, Stage, Length], Course] | None = None
     form: OwnForm | None = None

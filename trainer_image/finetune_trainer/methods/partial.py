@@ -1,32 +1,35 @@
-"""Partial: parameters chosen by patterns of their names."""
+"""Partial: parameters chosen by patterns of their names, by depth, or by their share of the model."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
+import itertools
 
 from torch import nn
 
 from finetune_api.constants import Reason
+from finetune_api.v1alpha1.methods.partial import Partial
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.methods.base import Method, Setting
 from finetune_trainer.methods.freezing import train_only
+from finetune_trainer.methods.layering import depths
+from finetune_trainer.methods.patterns import matching
 
 
 def chosen(setting: Setting) -> set[str]:
-    """What `trained` names, or all but what `frozen` names.
+    """What the stage's one choice names.
 
     Raises TrainerError(InvalidSpec) where a pattern matches nothing, nothing is left to train, or a new weight would stay random.
     """
     options, plain, where = setting.stage.method.partial, setting.plain, setting.field()
-    if options is None or (options.trained is None) == (options.frozen is None):
-        raise TrainerError(Reason.INVALID_SPEC, "write one of the two lists `trained` and `frozen`", where=where)
-    names = [name for name, _ in plain.model.named_parameters()]
+    assert options is not None, "required by a rule"
     if options.trained is not None:
-        trained = matching(names, options.trained, where=f"{where}.trained")
+        trained = matching(plain.model, options.trained, where=f"{where}.trained")
+    elif options.frozen is not None:
+        trained = {name for name, _ in plain.model.named_parameters()} - matching(plain.model, options.frozen, where=f"{where}.frozen")
+    elif options.last_layers is not None:
+        trained = _last_layers(plain.model, options.last_layers, f"{where}.lastLayers")
     else:
-        trained = set(names) - matching(names, options.frozen or [], where=f"{where}.frozen")
+        trained = _share(plain.model, options, f"{where}.share")
     if not trained:
         raise TrainerError(Reason.INVALID_SPEC, "these patterns freeze every parameter of the model: nothing would be trained", where=where)
     random = sorted(plain.new - trained)
@@ -40,19 +43,36 @@ def chosen(setting: Setting) -> set[str]:
     return trained
 
 
-def matching(names: Sequence[str], patterns: Sequence[str], *, where: str) -> set[str]:
-    """The names that match any of the shell globs. Raises TrainerError for patterns without a match, each with the nearest names."""
-    found: set[str] = set()
-    idle: list[str] = []
-    for pattern in patterns:
-        hits = [name for name in names if fnmatchcase(name, pattern)]
-        found.update(hits)
-        if not hits:
-            near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.4) or list(names[:3])
-            idle.append(f"{pattern!r} matches no parameter; near it are {', '.join(near)}")
-    if idle:
-        raise TrainerError(Reason.INVALID_SPEC, "; ".join(idle), where=where)
-    return found
+def _last_layers(model: nn.Module, count: int, where: str) -> set[str]:
+    """The parameters of the last layers and above them."""
+    found = depths(model)
+    layers = max(found.values()) - 1
+    if not 0 < count < layers:
+        raise TrainerError(
+            Reason.INVALID_SPEC,
+            f"this model has {layers} layers: write 1 to {layers - 1}, or choose `type: full` to train them all"
+            if layers > 1
+            else "this model has no layers to choose among: write patterns in `trained`",
+            where=where,
+        )
+    return {name for name, depth in found.items() if depth > layers - count}
+
+
+def _share(model: nn.Module, options: Partial, where: str) -> set[str]:
+    """As many whole layers from the top, with what stands above them, as the share has room for; one at least."""
+    found, sizes = depths(model), {name: parameter.numel() for name, parameter in model.named_parameters()}
+    top, total = max(found.values()), sum(sizes.values())
+    levels = [sum(sizes[name] for name, depth in found.items() if depth == level) for level in range(top, 0, -1)]
+    fitting = sum(size <= (options.share or 0.0) * total for size in itertools.accumulate(levels))
+    if fitting < 2:
+        least = sum(levels[:2]) / total
+        raise TrainerError(
+            Reason.INVALID_SPEC,
+            f"the topmost layer and what stands above it are {100 * least:.2f} % of this model's parameters: "
+            f"write at least {least + 0.00005:.4f}, or patterns in `trained`",
+            where=where,
+        )
+    return {name for name, depth in found.items() if depth > top - fitting}
 
 
 def apply(setting: Setting) -> nn.Module:

@@ -12,6 +12,7 @@ from torch import nn
 
 from finetune_api.constants import Reason
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
+from finetune_api.v1alpha1.methods.layers import Weights
 from finetune_api.v1alpha1.methods.lora import LoraInitialization
 from finetune_api.v1alpha1.stage import Stage
 from finetune_trainer.engine.precision import Precision, apply_precision
@@ -23,6 +24,7 @@ from finetune_trainer.methods.stacks import FROZEN, lora_layers, taken_out, with
 from finetune_trainer.modeling.base import Plain, load_plain, restore
 from finetune_trainer.modeling.plain import plain_weights
 from finetune_trainer.modeling.start import HEADS, Head, Start
+from finetune_trainer.modeling.trained import trained_parts
 
 TAKEN: Final = "pissa/"
 """Before the names, in a trainable state, of what PiSSA or OLoRA took out of the base."""
@@ -77,7 +79,20 @@ class StageModel:
             "newWeights": sorted(self.new),
             "parameters": sum(size for size, _ in sizes.values()),
             "trainedParameters": sum(size for size, trained in sizes.values() if trained),
+            **({"trained": parts} if (parts := self._parts()) else {}),
         }
+
+    def trains(self) -> str:
+        """What it trains, as a sentence."""
+        facts = self.summary()
+        trained, total = facts["trainedParameters"], facts["parameters"]
+        parts = ", ".join(self._parts())
+        kept = "" if self.stage.method.weights is Weights.FP32 else f", kept in {self.stage.method.weights} with stochastic rounding"
+        return f"trains {trained:,} of {total:,} parameters ({100 * trained / total:.3g} %){f': {parts}' if parts else ''}{kept}"
+
+    def _parts(self) -> list[str]:
+        """Which parameters of the plain model are trained, where only some are."""
+        return [] if self.stage.method.row.adapter else trained_parts(dict(self.module.named_parameters()))
 
     def adopt(self, state: Mapping[str, torch.Tensor]) -> None:
         """Take over the adapter of the stage before (`continue`). Heads and token rows came with the start; a module that is new here stays new."""
@@ -125,7 +140,6 @@ def build_stage_model(
     if residual:
         # The base's residual must not be rounded: what was taken out of it is in the adapter to the last bit.
         precision = dataclasses.replace(precision, frozen=torch.float32)
-    exact = stage.method.row.exact or bool(start.weights)
     added = added_ids(tokenizer, spec)
     plain = load_plain(
         start,
@@ -133,7 +147,7 @@ def build_stage_model(
         labels=labels,
         tokenizer=tokenizer,
         added=added,
-        dtype=torch.float32 if exact else precision.frozen,
+        dtype=precision.trainable if stage.method.row.exact else torch.float32 if start.weights else precision.frozen,
         dropout=stage.training.dropout,
         seed=seed,
         where=where,

@@ -1,21 +1,58 @@
 """Methods that treat layers by their depth, and the bottleneck adapter that stands between them."""
 
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
 
-from finetune_api.v1alpha1.methods.common import Options, Probability
+from finetune_api import constants as c
+from finetune_api.base import ApiModel
+from finetune_api.v1alpha1.methods.common import Modules, Options, Probability
+
+
+class Weights(StrEnum):
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+class ParameterGroup(ApiModel):
+    parameters: Modules
+    """Patterns of parameter names (shell globs, `*` matches dots too). A parameter may be in one group only. Example: ["model.embed_tokens.*"]"""
+    learning_rate_factor: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Their learning rate as a multiple of learningRate (and of layerDecay's share of it). Default: 1. Example: 0.1"""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Their weight decay, not on biases and norms among them. Default: training.weightDecay. Example: 0.1"""
+
+    def __str__(self) -> str:
+        parts = [
+            *([f"at {self.learning_rate_factor:g} of the rate"] if self.learning_rate_factor is not None else []),
+            *([f"decayed by {self.weight_decay:g}"] if self.weight_decay is not None else []),
+        ]
+        return f"{' '.join(self.parameters)} {' and '.join(parts)}"
 
 
 class Full(Options):
     """Every weight is trained. It learns most, needs memory for the weights four times over (AdamW), and forgets most: watch a knowledge suite.
 
-    `layerDecay` makes deeper layers learn slower (discriminative rates, Howard and Ruder 2018, arXiv 1801.06146): it forgets less.
+    `layerDecay` makes deeper layers learn slower (discriminative rates, Howard and Ruder 2018, arXiv 1801.06146): it forgets less. `groups` gives
+    chosen parameters rates and weight decays of their own. `weights: bf16` keeps weights, gradients and AdamW's two averages in bf16: half the
+    memory. A step is made in fp32 and rounded up or down by chance, in proportion (stochastic rounding, arXiv 2010.06192), so that updates
+    below half a digit of bf16 are not lost; the chances come from the seed. In fp32, the default, nothing is rounded.
     """
 
+    weights: Annotated[Weights, Field(strict=False)] | None = None
+    """fp32, or bf16 with stochastic rounding (adamw only, half the memory). Default: fp32. Example: bf16"""
+    groups: Annotated[list[ParameterGroup], Field(min_length=1, max_length=c.MAX_PARAMETER_GROUPS)] | None = None
+    """Parameters with a learning rate or a weight decay of their own. Default: none. Example: [{parameters: ["model.embed_tokens.*"], learningRateFactor: 0.1}]"""
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
     """Factor of the learning rate from each layer to the one below it; the head has the whole rate, the embeddings the least. Default: 1. Example: 0.9"""
+
+    def words(self) -> Iterator[str]:
+        """What the weights are kept in is said in any case."""
+        if self.weights is None:
+            yield f"weights {Weights.FP32}"
+        yield from super().words()
 
 
 class GradualDirection(StrEnum):

@@ -72,14 +72,47 @@ def _unusual_rate(method: str, low: float, high: float) -> Rule:
     )
 
 
+_ROUNDED: Final = "self.method.?full.?weights.orValue('fp32') == 'bf16'"
+
 RULES: Final = (
     *(rule for method, row in TABLE.items() if row.options is not None for rule in _own_options(method, row.required)),
     Rule(
         scopes=(METHOD,),
         each="partial",
-        holds="has(it.trained) != has(it.frozen)",
-        message="parameters are chosen by what is trained or by what is frozen",
-        instead="write one of partial.trained and partial.frozen",
+        holds="[has(it.trained), has(it.frozen), has(it.lastLayers), has(it.share)].exists_one(given, given)",
+        message="parameters are chosen in one way",
+        instead="write one of partial.trained, partial.frozen, partial.lastLayers and partial.share",
+    ),
+    Rule(
+        scopes=(f"{METHOD}.full.groups[]",),
+        field="learningRateFactor",
+        holds="has(self.learningRateFactor) || has(self.weightDecay)",
+        message="this group is like all others",
+        instead="add learningRateFactor or weightDecay, or take the group out",
+    ),
+    Rule(
+        scopes=(STAGE,),
+        each="training",
+        field="optimizer",
+        holds=f"!({_ROUNDED}) || it.?optimizer.orValue('adamw') == 'adamw'",
+        message="only adamw rounds stochastically",
+        instead="write optimizer: adamw, or full: {weights: fp32}",
+    ),
+    Rule(
+        scopes=(STAGE,),
+        each="training",
+        field="mixedPrecision",
+        holds=f"!({_ROUNDED}) || it.?mixedPrecision.orValue('auto') in ['auto', 'bf16']",
+        message="weights in bf16 compute in bf16",
+        instead="write auto or bf16, or full: {weights: fp32}",
+    ),
+    Rule(
+        scopes=(STAGE,),
+        each="regularization[]",
+        field="type",
+        holds=f"!({_ROUNDED}) || !(it.type in ['l2sp', 'ewc', 'mixout'])",
+        message="what this guard does to a weight is lost between two numbers of bf16",
+        instead="write full: {weights: fp32}, or choose kl or replay",
     ),
     *(_all_linear(method) for method, row in TABLE.items() if row.options is not None and issubclass(row.options, Targeted)),
     Rule(
@@ -139,7 +172,8 @@ def _lists() -> Iterator[Unique]:
     for method, row in TABLE.items():
         for field in row.options.model_fields.values() if row.options is not None else ():
             if "list[" in str(field.annotation):
-                yield Unique(f"{METHOD}.{method}.{field.alias}")
+                inner = "[].parameters" if "ParameterGroup" in str(field.annotation) else ""
+                yield Unique(f"{METHOD}.{method}.{field.alias}{inner}")
 
 
 UNIQUE: Final = tuple(_lists())
