@@ -49,6 +49,7 @@ class Job:
         training: dict[str, Any] | None = None,
         model: dict[str, Any] | None = None,
         stages: list[dict[str, Any]] | None = None,
+        method: dict[str, Any] | None = None,
         **data: Any,
     ) -> TrainerConfig:
         sources = [{"uri": train}] if isinstance(train, str) else train
@@ -56,7 +57,7 @@ class Job:
             "name": "a",
             "objective": objective,
             "data": {"train": sources, **data, **({"validation": validation} if validation else {})},
-            "method": {"type": "full"},
+            "method": method or {"type": "full"},
             "training": training or {},
         }
         spec = {

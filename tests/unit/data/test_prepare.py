@@ -301,6 +301,16 @@ def test_a_suite_that_the_model_cannot_serve_is_left_empty_and_said(job: Any) ->
     assert any("suite s is not applicable to this model" in warning for warning in prepared.report.warnings)
 
 
+def test_a_schedule_is_measured_by_the_steps_that_the_data_gives(job: Any) -> None:
+    """60 rows in batches of 8 are 8 steps: two changes fit in, if there are four steps between them at most."""
+    uri, once = job.file("a.jsonl", ROWS), {"numTrainEpochs": 1, "perDeviceTrainBatchSize": 8}
+    gradual = {"type": "gradual", "gradual": {"everySteps": 4}}
+    with pytest.raises(TrainerError, match="would end after 8 steps, and the stage ends after 8") as caught:
+        job.prepare(uri, method=gradual, training=once)
+    assert caught.value.where == "spec.stages[0].method.gradual.everySteps"
+    job.prepare(uri, method=gradual, training={**once, "numTrainEpochs": 2})
+
+
 def test_provenance_names_the_data_and_the_model(job: Any) -> None:
     prepared = job.prepare(job.file("a.jsonl", ROWS))
     assert list(prepared.provenance.dataset_hashes) == ["file://a.jsonl"]

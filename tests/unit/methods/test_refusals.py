@@ -36,6 +36,12 @@ REFUSED = [
     ("a place that the architecture lacks", BERT, method("adapter", place="parallel"), "adapter.place", "write houlsby or pfeiffer"),
     ("a token that is none", LLAMA, method("trainableTokens", tokens=["zebra"]), "trainableTokens.tokens", "is no token of this model's vocabulary, which writes it as 'z'"),
     ("an unfreezing that never ends", LLAMA, method("gradual", everySteps=10), "gradual.everySteps", "would end after 20 steps, and the stage ends after 20: write less than 10"),
+    ("an unfreezing that takes too many epochs", LLAMA, method("gradual", everyEpochs=2), "gradual.everyEpochs", "would end after 20 steps, and the stage ends after 20: write less than 2"),
+    ("ranks that are never pruned", LLAMA, method("adalora", warmupShare=0.6, finalShare=0.38), "adalora.warmupShare", "20 optimizer steps leave none in which ranks could be pruned"),
+    ("matrices that never freeze", LLAMA, method("aflora", initialSteps=14, finalShare=0.3), "aflora.initialSteps", "all matrices shall be frozen after step 14 of 20"),
+    ("every linear module where vectors are trained", LLAMA, method("ia3", targetModules=["all-linear"]), "ia3.targetModules", "'all-linear' is no linear module"),
+    ("every linear module among the norms", LLAMA, method("lnTuning", targetModules=["all-linear"]), "lnTuning.targetModules", "'all-linear' is no norm"),
+    ("a prompt before a decoder's classifier", LLAMA, method("promptTuning"), "type", "cannot tell the row's last token from padding"),
     ("a head that trains nothing", LLAMA, method("headOnly"), "type", "tied to its embeddings"),
     ("a relative that needs linear modules", GPT2, method("oft"), "type", "cannot do this with a gpt2 model (tried)"),
     ("a group of nothing", LLAMA, method("full", groups=[{"parameters": ["*embed_tokns*"], "learningRateFactor": 2}]), "full.groups[0].parameters", "'*embed_tokns*' matches no parameter; near it are model.embed_tokens.weight"),
@@ -52,8 +58,9 @@ def test_it_is_refused_with_what_would_do(
     architecture: Family, method: dict[str, Any], field: str, says: str, family: Callable[[Family], Path]
 ) -> None:
     objective = Objective.MASKED_LANGUAGE_MODELING if architecture is BERT else Objective.SUPERVISED
+    objective = Objective.CLASSIFICATION if "last token" in says else objective
     wanted = spec((method, objective, None))
-    (problem,) = method_problems(family(architecture), wanted.stages, load_tokenizer(family(architecture), wanted))
+    (problem,) = method_problems(family(architecture), wanted.stages, load_tokenizer(family(architecture), wanted), {"stage0": (20, 5)})
     assert problem.reason is Reason.INVALID_SPEC
     assert problem.where == f"spec.stages[0].method.{field}"
     assert says in str(problem)

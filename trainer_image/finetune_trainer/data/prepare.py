@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,12 +21,13 @@ from finetune_trainer.data.build import Builder, Progress, size
 from finetune_trainer.data.cache import PartCache
 from finetune_trainer.data.hashes import FileHashes, combined
 from finetune_trainer.data.models import UNLIMITED, Limits, LocatedModel, length_limits, locate_model, model_files
-from finetune_trainer.data.prepared import read_report
+from finetune_trainer.data.prepared import PreparedStage, read_report
 from finetune_trainer.data.problems import Problems
 from finetune_trainer.data.report import VERSION, ModelReport, PrepareReport, TokenizerReport
 from finetune_trainer.data.sources import Located, locate
 from finetune_trainer.data.summary import Summary
 from finetune_trainer.data.tasks import tasks
+from finetune_trainer.engine.order import stage_order
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.progress import Reporter
 from finetune_trainer.run_folder import RunFolder
@@ -111,7 +112,6 @@ def _prepare(
     limits = length_limits(found.model.path)
     every = tasks(config.spec, limits)
     tokenizer, padding = load_with_padding(found.model.path, config.spec)
-    _check_methods(config, found.model.path, tokenizer, problems)
     ends, digest = end_tokens(found.model.path, tokenizer), fingerprint(tokenizer)
     progress = Progress(reporter)
     builder = Builder(tokenizer, digest, ends, hashes, cache, problems, progress, stop)
@@ -121,6 +121,7 @@ def _prepare(
     built = {task.where: builder.build(task, found.sources[task.where]) for task in wanted}
     sources = {where: source for where, source in built.items() if source is not None}
     summary = Summary(config.spec, every, sources, inapplicable, folder, problems).run()
+    _check_methods(config, found.model.path, tokenizer, summary.prepared, problems)
     if tokenizer.eos_token is None:
         summary.warnings.append("the tokenizer has no end token: documents don't end with one")
     saved = _save_tokenizer(tokenizer, digest, folder)
@@ -138,13 +139,21 @@ def _prepare(
     )
 
 
-def _check_methods(config: TrainerConfig, model: Path, tokenizer: PreTrainedTokenizerFast, problems: Problems) -> None:
-    """Ask the model's names and shapes whether the stages' methods can do what they say; only where it matters, since looking costs seconds."""
+def _check_methods(
+    config: TrainerConfig, model: Path, tokenizer: PreTrainedTokenizerFast, prepared: Mapping[str, PreparedStage], problems: Problems
+) -> None:
+    """Ask the model's names and shapes, and the length of the stages, whether their methods can do what they say; only where it matters, since
+    looking costs seconds."""
     if not any(stage.method.asks_the_model for stage in config.spec.stages):
         return
     from finetune_trainer.modeling.sketch import method_problems  # imports torch and the architectures
 
-    for error in method_problems(model, config.spec.stages, tokenizer):
+    lengths = {
+        stage.name: stage_order(stage, prepared[stage.name], config.spec.seed).length(stage.training)
+        for stage in config.spec.stages
+        if stage.name in prepared and stage.method.asks_the_model
+    }
+    for error in method_problems(model, config.spec.stages, tokenizer, lengths):
         problems.add_error(error)
 
 

@@ -42,7 +42,8 @@ class Summary:
         self.suites: list[SuiteReport] = []
         self.leaks: list[Leak] = []
         self.warnings: list[str] = []
-        self._training: dict[str, RowSet] = {}
+        self.prepared: dict[str, PreparedStage] = {}
+        """Of the stages without a problem, by name."""
         self._labels: list[str] | None = None
 
     def run(self) -> Summary:
@@ -80,7 +81,7 @@ class Summary:
         prepared = open_stage(report, self.spec.seed, self.folder)
         if self._splits(report, prepared, own):
             self.stages.append(self._described(report, prepared))
-            self._training[stage.name] = prepared.train
+            self.prepared[stage.name] = prepared
 
     def _described(self, report: StageReport, prepared: PreparedStage) -> StageReport:
         rows, sources = prepared.train, [*report.sources]
@@ -133,8 +134,8 @@ class Summary:
         self.suites.append(
             SuiteReport(name=name, objective=task.objective, max_length=task.options.max_length, labels=labels, source=source, rows=report)
         )
-        for stage, training in self._training.items():
-            self._leak(f"suite {name}", rows, stage, training)
+        for stage, prepared in self.prepared.items():
+            self._leak(f"suite {name}", rows, stage, prepared.train)
 
     def _splits(self, report: StageReport, prepared: PreparedStage, own: StageTasks) -> bool:
         """Check training against validation rows; adds the problem where they can't be used."""

@@ -14,7 +14,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from finetune_api.v1alpha1.stage import Stage
+from finetune_api.v1alpha1.training import Training
 from finetune_trainer.data.order import group_by_length, pack
+from finetune_trainer.data.prepared import PreparedStage
 from finetune_trainer.engine.schedule import total_steps
 
 Pack = Sequence[int]
@@ -28,6 +31,20 @@ class StepBatches:
     epoch: int
     batches: list[list[Pack]]
     """Micro-batches, in their order."""
+
+
+def stage_order(stage: Stage, prepared: PreparedStage, seed: int) -> DataOrder:
+    """The order of a stage's rows, by its training options."""
+    training = stage.training
+    return DataOrder(
+        lengths=prepared.train.lengths,
+        selection=prepared.selection,
+        batch_size=training.per_device_train_batch_size,
+        accumulation=training.gradient_accumulation_steps,
+        seed=seed,
+        packed_length=prepared.max_length if training.packing else None,
+        grouped=training.group_by_length,
+    )
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,10 @@ class DataOrder:
     def total_steps(self, *, epochs: float | None, max_steps: int | None) -> int:
         """Optimizer steps of the stage: max_steps, or those of so many epochs (rounded up)."""
         return total_steps(epochs=epochs, max_steps=max_steps, steps_per_epoch=self.steps_per_epoch)
+
+    def length(self, training: Training) -> tuple[int, int]:
+        """Optimizer steps of the stage, and of an epoch."""
+        return self.total_steps(epochs=training.num_train_epochs, max_steps=training.max_steps), self.steps_per_epoch
 
     def step(self, number: int) -> StepBatches:
         """Return what optimizer step `number` (from 0) consumes."""

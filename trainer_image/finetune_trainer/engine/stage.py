@@ -26,7 +26,7 @@ from finetune_trainer.engine.collate import Collator, Masking
 from finetune_trainer.engine.guards import Guard, Guards
 from finetune_trainer.engine.hooks import loop_metrics
 from finetune_trainer.engine.keeper import StageKeeper
-from finetune_trainer.engine.order import DataOrder
+from finetune_trainer.engine.order import stage_order
 from finetune_trainer.engine.packing_probe import packing_for, padding_is_harmless
 from finetune_trainer.engine.precision import Precision
 from finetune_trainer.engine.rounding import rounded_adamw
@@ -102,15 +102,7 @@ def train_stage(
     training = stage.training
     model.to(device)
     collator = _exact_collator(model, tokenizer, stage, seed=seed, device=device)
-    order = DataOrder(
-        lengths=prepared.train.lengths,
-        selection=prepared.selection,
-        batch_size=training.per_device_train_batch_size,
-        accumulation=training.gradient_accumulation_steps,
-        seed=seed,
-        packed_length=prepared.max_length if training.packing else None,
-        grouped=training.group_by_length,
-    )
+    order = stage_order(stage, prepared, seed)
     total = order.total_steps(epochs=training.num_train_epochs, max_steps=training.max_steps)
     arguments = training_arguments(stage, seed=seed, total_steps=total, precision=precision, device=device, folder=folder)
     samples, curve = StepLog(folder / SAMPLES), StepLog(folder / CURVE)

@@ -40,6 +40,24 @@ def configure(setting: Setting) -> AdaLoraConfig:
     )
 
 
+def before_and_after(options: AdaLora, length: Length) -> tuple[int, int]:
+    """Steps before ranks are pruned, and at the end in which they stay."""
+    return int(options.warmup_share * length.steps), int(options.final_share * length.steps)
+
+
+def fits(setting: Setting, length: Length) -> None:
+    """Raise TrainerError(InvalidSpec) where no step is left between the two."""
+    options = setting.stage.method.adalora or AdaLora()
+    before, after = before_and_after(options, length)
+    if length.steps - before - after < 2:
+        raise TrainerError(
+            Reason.INVALID_SPEC,
+            f"{length.steps} optimizer steps leave none in which ranks could be pruned, after {before} and before the last {after}: "
+            "train longer, or lower warmupShare and finalShare",
+            where=setting.field("warmupShare" if before >= after else "finalShare"),
+        )
+
+
 class Allocation(Course):
     """Prunes ranks after each step, and keeps the singular vectors orthogonal."""
 
@@ -48,14 +66,7 @@ class Allocation(Course):
         self._tuner = module.base_model
         self._config = module.peft_config[TRAINED]
         self._config.total_step = length.steps
-        self._config.tinit = int(options.warmup_share * length.steps)
-        self._config.tfinal = int(options.final_share * length.steps)
-        if length.steps - self._config.tfinal - self._config.tinit < 2:
-            raise TrainerError(
-                Reason.INVALID_SPEC,
-                f"{length.steps} optimizer steps leave none in which ranks could be pruned: train longer, or lower warmupShare and finalShare",
-                where=f"stage {stage.name}, method.adalora",
-            )
+        self._config.tinit, self._config.tfinal = before_and_after(options, length)
         self._weight = options.orthogonality
         self._vectors = [parameter for name, parameter in module.named_parameters() if ".lora_A." in name or ".lora_B." in name]
 
@@ -94,4 +105,4 @@ def course(module: nn.Module, stage: Stage, length: Length) -> Course:
     return Allocation(module, stage, length)
 
 
-METHOD = peft_method(configure, course=course)
+METHOD = peft_method(configure, fits=fits, course=course)

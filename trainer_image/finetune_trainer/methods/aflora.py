@@ -68,21 +68,31 @@ def apply(setting: Setting) -> nn.Module:
     return module
 
 
+def frozen_after(options: AfLora, length: Length) -> int:
+    """The step after which all matrices are frozen."""
+    return length.steps - int(options.final_share * length.steps)
+
+
+def fits(setting: Setting, length: Length) -> None:
+    """Raise TrainerError(InvalidSpec) where freezing begins after it ends."""
+    options = setting.stage.method.aflora or AfLora()
+    end = frozen_after(options, length)
+    if options.initial_steps is not None and options.initial_steps >= end:
+        raise TrainerError(
+            Reason.INVALID_SPEC,
+            f"all matrices shall be frozen after step {end} of {length.steps}, and initialSteps {options.initial_steps} leaves no step to freeze them "
+            "one by one: lower initialSteps or finalShare, or train longer",
+            where=setting.field("initialSteps"),
+        )
+
+
 class Freezing(Course):
     """Freezes the matrices with the lowest scores, a growing share of them; what is frozen stays so."""
 
     def __init__(self, module: nn.Module, stage: Stage, length: Length) -> None:
         options = stage.method.aflora or AfLora()
         self._matrices = {name: parameter for name, parameter in module.named_parameters() if name.endswith(ORIGINAL)}
-        self._end = length.steps - int(options.final_share * length.steps)
-        asked = options.initial_steps
-        if asked is not None and asked >= self._end:
-            raise TrainerError(
-                Reason.INVALID_SPEC,
-                f"all matrices shall be frozen after step {self._end} of {length.steps}, and initialSteps {asked} leaves no step to freeze them one by one: "
-                "lower initialSteps or finalShare, or train longer",
-                where=f"stage {stage.name}, method.aflora.initialSteps",
-            )
+        self._end, asked = frozen_after(options, length), options.initial_steps
         # An epoch, but where a stage is so short that none would be left.
         self._begin = asked if asked is not None else min(length.steps_per_epoch, self._end // 2)
         self._sum: dict[str, torch.Tensor] = {}
@@ -160,4 +170,4 @@ def course(module: nn.Module, stage: Stage, length: Length) -> Course:
     return Freezing(module, stage, length)
 
 
-METHOD = Method(apply, check=configure, course=course)
+METHOD = Method(apply, check=configure, fits=fits, course=course)

@@ -95,6 +95,10 @@ def nothing_to_check(setting: Setting) -> None:
     """Every model will do."""
 
 
+def any_length(setting: Setting, length: Length) -> None:
+    """A stage may be as short as it likes."""
+
+
 @dataclass(frozen=True)
 class OwnForm:
     """How an adapter is published that PEFT does not know."""
@@ -113,6 +117,8 @@ class Method:
 
     apply: Apply
     check: Callable[[Setting], object] = nothing_to_check
+    fits: Callable[[Setting, Length], object] = any_length
+    """Raises where its schedule would never train, or end after the stage: asked by `prepare`, once the data says how long that is."""
     rates: Callable[[nn.Module, Stage], Mapping[str, float]] = field(default=lambda module, stage: {})
     """Factors of the learning rate for parameters that have one, by their names in the module."""
     decays: Callable[[nn.Module, Stage], Mapping[str, float]] = field(default=lambda module, stage: {})

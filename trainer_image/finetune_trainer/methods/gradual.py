@@ -33,26 +33,26 @@ def trained(options: Gradual, changes: int, top: int) -> range:
     return range(min(changes * options.layers, top - 1), top + 1)
 
 
-def check(setting: Setting) -> None:
+def steps_between(options: Gradual, length: Length) -> int:
+    """Optimizer steps between two changes."""
+    return options.every_steps or max(1, round((options.every_epochs or 1.0) * length.steps_per_epoch))
+
+
+def fits(setting: Setting, length: Length) -> None:
     """Raise TrainerError(InvalidSpec) where the schedule ends after the stage does: some layers would never be trained, or never be frozen."""
-    options, training = setting.stage.method.gradual, setting.stage.training
-    if options is None:
+    options = setting.stage.method.gradual
+    assert options is not None, "required by a rule"
+    changes, every = changes_of(options, max(depths(setting.plain.model).values())), steps_between(options, length)
+    if every * changes < length.steps:
         return
-    changes = changes_of(options, max(depths(setting.plain.model).values()))
-    if options.every_steps is not None and training.max_steps is not None:
-        _check(options.every_steps, changes, training.max_steps, "steps", setting.field("everySteps"))
-    if options.every_epochs is not None and training.num_train_epochs is not None:
-        _check(options.every_epochs, changes, training.num_train_epochs, "epochs", setting.field("everyEpochs"))
-
-
-def _check(every: float, changes: int, length: float, unit: str, where: str) -> None:
-    if every * changes >= length:
-        raise TrainerError(
-            Reason.INVALID_SPEC,
-            f"the schedule changes {changes} times and would end after {every * changes:g} {unit}, and the stage ends after {length:g}: "
-            f"write less than {length / changes:.3g}, or more `layers` at a change",
-            where=where,
-        )
+    by_steps = options.every_steps is not None
+    most = length.steps / changes if by_steps else length.steps / changes / length.steps_per_epoch
+    raise TrainerError(
+        Reason.INVALID_SPEC,
+        f"the schedule changes {changes} times and would end after {every * changes} steps, and the stage ends after {length.steps}: "
+        f"write less than {most:.3g}, or more `layers` at a change",
+        where=setting.field("everySteps" if by_steps else "everyEpochs"),
+    )
 
 
 class Schedule(Course):
@@ -64,12 +64,8 @@ class Schedule(Course):
         self._options, self._module = options, module
         self._depths = depths(module)
         self._top = max(self._depths.values())
-        if options.every_steps is not None:
-            self._every = options.every_steps
-        else:
-            self._every = max(1, round((options.every_epochs or 1.0) * length.steps_per_epoch))
+        self._every = steps_between(options, length)
         self._changes = changes_of(options, self._top)
-        _check(self._every, self._changes, length.steps, "steps", f"stage {stage.name}, method.gradual")
 
     def begin(self, step: int) -> None:
         self._set(step // self._every)
@@ -100,4 +96,4 @@ def course(module: nn.Module, stage: Stage, length: Length) -> Course:
     return Schedule(module, stage, length)
 
 
-METHOD = Method(apply, check=check, course=course)
+METHOD = Method(apply, fits=fits, course=course)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from finetune_api.constants import Reason
 from finetune_api.v1alpha1.stage import Stage
 from finetune_api.v1alpha1.support import Because, Family
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.methods.base import Setting
+from finetune_trainer.methods.base import Length, Setting
 from finetune_trainer.methods.registry import method_of
 from finetune_trainer.modeling.base import CLASSES, Plain, configured, load_config
 from finetune_trainer.modeling.start import HEADS, Head, Start
@@ -44,8 +44,13 @@ def family_of(plain: Plain) -> Family:
     return Family.GPT2 if any(isinstance(module, Conv1D) for module in plain.model.modules()) else Family.LLAMA
 
 
-def method_problems(model: Path, stages: Sequence[Stage], tokenizer: Any) -> Iterator[TrainerError]:
-    """Yield what is wrong with the stages' methods on this model, all stages together."""
+def method_problems(
+    model: Path, stages: Sequence[Stage], tokenizer: Any, lengths: Mapping[str, tuple[int, int]] | None = None
+) -> Iterator[TrainerError]:
+    """Yield what is wrong with the stages' methods on this model, all stages together.
+
+    lengths: by stage, its optimizer steps and those of an epoch; a stage whose data has a problem has none.
+    """
     sketches: dict[Head, Plain] = {}
     for index, stage in enumerate(stages):
         if not stage.method.asks_the_model:
@@ -61,7 +66,10 @@ def method_problems(model: Path, stages: Sequence[Stage], tokenizer: Any) -> Ite
                     f"{' (tried)' if refusal.because is Because.IMPOSSIBLE else ''}: {refusal.why}",
                     where=f"{where}.method.type",
                 )
-            method_of(stage.method.type).check(Setting(plain, stage, where, Start.base(model), tokenizer=tokenizer))
+            method, setting = method_of(stage.method.type), Setting(plain, stage, where, Start.base(model), tokenizer=tokenizer)
+            method.check(setting)
+            if lengths and stage.name in lengths:
+                method.fits(setting, Length(*lengths[stage.name]))
         except TrainerError as error:
             error.stage = error.stage or stage.name
             yield error
