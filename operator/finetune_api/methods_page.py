@@ -27,10 +27,12 @@ on tiny GPT-2, LLaMA, Mistral, Qwen and BERT models, refused ones among them.
 ## What each can do
 
 *Continue* says before what a stage may hand over by `handOver: continue`. An adapter is published by itself, on its base; merged means folded into
-the weights, in fp32, and compared with the adapter before it is published.
+the weights, in fp32, and compared with the adapter before it is published. The last columns are what a stage has where it says nothing: the learning rate, the rows of an
+optimizer step (8 at a time, with as many accumulated; a stage that writes one of `perDeviceTrainBatchSize` and `gradientAccumulationSteps` has what it writes), and the share of the steps
+in which the rate rises. `finetune plan` shows them, and `finetune validate` warns of values far from them.
 
-| method | continue | merge | stack | published as | packing | default rate |
-| --- | --- | --- | --- | --- | --- | --- |
+| method | continue | merge | stack | published as | packing | default rate | rows a step | warm-up |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 _CONTINUES: Final = {Continues.ANYTHING: "before anything", Continues.ITSELF: "before the same options", Continues.NOTHING: "no"}
 
@@ -50,6 +52,8 @@ def _rows() -> Iterator[str]:
             " or ".join(kinds),
             _yes(row.packs),
             f"{row.learning_rate:g}".replace("e-0", "e-"),
+            str(row.batch),
+            f"{100 * row.warmup:g} %",
         ]
         yield f"| [{method}](#{method.lower()}) | {' | '.join(cells)} |"
 
@@ -76,6 +80,7 @@ def _sections() -> Iterator[str]:
             "",
             about(row),
             "",
+            f"Rates, batches and warm-up: {row.source}.",
             f"Example: [`examples/method-{method.lower()}.yaml`](../examples/method-{method.lower()}.yaml).",
         )
         if row.options is not None:

@@ -14,6 +14,7 @@ from finetune_api.base import WireModel
 from finetune_api.constants import STALLED_AFTER_SECONDS
 from finetune_api.v1alpha1.fine_tune_job import RULES_APART, FineTuneJob, FineTuneJobSpec
 from finetune_api.v1alpha1.stage import Objective, Stage
+from finetune_api.v1alpha1.training import DEFAULT_ROWS
 from finetune_api.wire import JobIdentity, SegmentKind, SegmentRef, TrainerConfig
 
 DEFAULT_SAVE_STEPS = 200
@@ -109,10 +110,17 @@ def _resolve_stage(stage: Stage) -> Stage:
     changes: dict[str, object] = {}
     if training.learning_rate is None:
         changes["learning_rate"] = stage.method.row.learning_rate
+    if training.warmup_steps is None and training.warmup_ratio is None:
+        changes["warmup_ratio"] = stage.method.row.warmup
+    if training.gradient_accumulation_steps is None:
+        silent = training.per_device_train_batch_size is None
+        changes["gradient_accumulation_steps"] = max(1, stage.method.row.batch // DEFAULT_ROWS) if silent else 1
+    if training.per_device_train_batch_size is None:
+        changes["per_device_train_batch_size"] = DEFAULT_ROWS
     if training.num_train_epochs is None and training.max_steps is None:
         changes["num_train_epochs"] = 1.0
     if training.per_device_eval_batch_size is None:
-        changes["per_device_eval_batch_size"] = training.per_device_train_batch_size
+        changes["per_device_eval_batch_size"] = training.batch_rows
     if training.mlm_probability is None and stage.objective is Objective.MASKED_LANGUAGE_MODELING:
         changes["mlm_probability"] = DEFAULT_MLM_PROBABILITY
     if checkpoint.every_steps is None and checkpoint.every_minutes is None:

@@ -90,8 +90,8 @@ def stage_lines(stage: Stage) -> list[str]:
     """Data, length and batch of a stage."""
     training = stage.training
     length = plural(training.max_steps, "step") if training.max_steps else plural(training.num_train_epochs or 0, "epoch")
-    batch = plural(training.per_device_train_batch_size, "row")
-    batch += f" × {training.gradient_accumulation_steps}" if training.gradient_accumulation_steps > 1 else ""
+    batch = plural(training.batch_rows, "row")
+    batch += f" × {training.accumulation}" if training.accumulation > 1 else ""
     options = [name for name, on in (("packing", training.packing), ("gradient checkpointing", training.gradient_checkpointing)) if on]
     sources = [f"{source.uri}{f' (weight {source.weight:g})' if source.weight else ''}" for source in stage.data.train]
     validation = stage.data.validation

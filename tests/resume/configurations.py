@@ -25,7 +25,15 @@ def stage(name: str, objective: str, method: Document, training: Document, **fie
         "objective": objective,
         "data": {"train": [{"uri": f"file://data/{DATA[objective]}.jsonl"}], **validation},
         "method": method,
-        "training": {"maxSteps": 24, "perDeviceTrainBatchSize": 4, "learningRate": 1e-3, "maxLength": 64, "loggingSteps": 3, **training},
+        "training": {
+            "maxSteps": 24,
+            "perDeviceTrainBatchSize": 4,
+            "learningRate": 1e-3,
+            "maxLength": 64,
+            "loggingSteps": 3,
+            "warmupSteps": 0,
+            **training,
+        },
         "checkpoint": {"everySteps": 4, "keep": 2, **fields.pop("checkpoint", {})},
         **fields,
     }

@@ -238,7 +238,7 @@ def period(training: Training, steps_per_epoch: int) -> int:
     in each of them: means are only comparable over whole windows."""
     if not training.group_by_length or training.packing:
         return 1
-    window = math.ceil(MEGA_BATCHES / training.gradient_accumulation_steps)
+    window = math.ceil(MEGA_BATCHES / training.accumulation)
     return window if steps_per_epoch > WINDOWS * window else max(1, steps_per_epoch)
 
 

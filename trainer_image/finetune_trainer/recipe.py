@@ -135,7 +135,7 @@ def measure(work: Work, point: str, stage: Stage | None, heads: Heads) -> None:
         prepared=lambda name: work.prepared.suites[name],
         tokenizer=work.tokenizer,
         device=work.device,
-        batch_size=last.training.per_device_eval_batch_size or last.training.per_device_train_batch_size,
+        batch_size=last.training.eval_rows,
         seed=work.config.spec.seed,
         samples=evaluation.samples,
         end_tokens=work.prepared.end_tokens,

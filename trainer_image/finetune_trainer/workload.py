@@ -45,7 +45,7 @@ def parts(spec: FineTuneJobSpec, prepared: Prepared) -> list[Part]:
 def _training(stage: Stage, prepared: PreparedStage) -> float:
     training, lengths = stage.training, prepared.train.lengths
     epoch = float(lengths[prepared.selection].sum())
-    rows = training.per_device_train_batch_size * training.gradient_accumulation_steps
+    rows = training.batch_rows * training.accumulation
     epochs = training.num_train_epochs or training.max_steps or 1
     if training.max_steps is not None:
         epochs = training.max_steps * rows / max(1, len(prepared.selection))

@@ -214,6 +214,7 @@ _OPERATORS: Final[dict[str, Callable[[object, object], object]]] = {
     "in": _in,
     "+": _add,
     "-": lambda left, right: _number(left) - _number(right),
+    "*": lambda left, right: _number(left) * _number(right),
     "%": _remainder,
 }
 _KINDS: Final[dict[str, Callable[[Node, _Names], object]]] = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 TOKEN: Final = re.compile(
-    r"""\s*(?:(?P<number>\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)|(?P<string>'(?:[^'\\]|\\.)*')|(?P<name>[A-Za-z_]\w*)|(?P<operator>\|\||&&|==|!=|<=|>=|\.\?|[-+%<>!?:.,()\[\]]))"""
+    r"""\s*(?:(?P<number>\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)|(?P<string>'(?:[^'\\]|\\.)*')|(?P<name>[A-Za-z_]\w*)|(?P<operator>\|\||&&|==|!=|<=|>=|\.\?|[-+*%<>!?:.,()\[\]]))"""
 )
 MACROS: Final = frozenset({"all", "exists", "exists_one", "filter", "map"})
 BINARY: Final[tuple[frozenset[str], ...]] = (
@@ -18,7 +18,7 @@ BINARY: Final[tuple[frozenset[str], ...]] = (
     frozenset({"&&"}),
     frozenset({"==", "!=", "<", "<=", ">", ">=", "in"}),
     frozenset({"+", "-"}),
-    frozenset({"%"}),
+    frozenset({"*", "%"}),
 )
 """Operators from the loosest to the tightest."""
 

@@ -69,37 +69,57 @@ _LAST_TOKEN: Final = Refusal(
 )
 
 
+_FULL: Final[dict[str, Any]] = {
+    "learning_rate": 2e-5,
+    "usual": (1e-6, 5e-4),
+    "batch": 16,
+    "warmup": 0.1,
+    "source": "Devlin et al. 2018 (arXiv 1810.04805, appendix A.3), Mosbach et al. 2020 (arXiv 2006.04884)",
+}
+_LORA: Final[dict[str, Any]] = {"batch": 16, "warmup": 0.06, "source": "Hu et al. 2021 (arXiv 2106.09685, appendix D)"}
+_ADAPTER: Final[dict[str, Any]] = {"batch": 32, "warmup": 0.1, "source": "Houlsby et al. 2019 (arXiv 1902.00751)"}
+_IA3: Final[dict[str, Any]] = {"batch": 8, "warmup": 0.06, "source": "Liu et al. 2022 (arXiv 2205.05638)"}
+
+
 def _update(options: type[Options], *, rate: float = 1e-4, usual: tuple[float, float] = (1e-5, 3e-3), **more: Any) -> Row:
     """A relative of LoRA: an adapter that can be merged, and trained on as it is, but neither stacked nor made another's."""
-    return Row(options=options, learning_rate=rate, usual=usual, adapter=True, merges=True, **({"continues": Continues.ITSELF} | more))
+    return Row(
+        options=options, learning_rate=rate, usual=usual, adapter=True, merges=True, **(_LORA | {"continues": Continues.ITSELF} | more)
+    )
 
 
 def _prompt(options: type[Options], *refused: Refusal) -> Row:
     """Something in front of the rows: published and trained on as it is, and nothing else."""
     return Row(
-        options=options, learning_rate=1e-2, usual=(1e-4, 1.0), adapter=True, packs=False, continues=Continues.ITSELF, refused=refused
+        options=options,
+        learning_rate=1e-2,
+        usual=(1e-4, 1.0),
+        batch=32,
+        warmup=0.0,
+        source="Lester et al. 2021 (arXiv 2104.08691)",
+        adapter=True,
+        packs=False,
+        continues=Continues.ITSELF,
+        refused=refused,
     )
 
 
 TABLE: Final[dict[MethodType, Row]] = {
-    MethodType.FULL: Row(options=Full, learning_rate=2e-5, usual=(1e-6, 5e-4), exact=True),
+    MethodType.FULL: Row(options=Full, **_FULL, exact=True),
     MethodType.GRADUAL: Row(
         options=Gradual,
         required="gradual: {everySteps: 100} or gradual: {everyEpochs: 0.5}",
-        learning_rate=2e-5,
-        usual=(1e-6, 5e-4),
+        **_FULL,
         exact=True,
     ),
     MethodType.PARTIAL: Row(
         options=Partial,
         required="partial: {trained: [PATTERN, …]}, {frozen: [PATTERN, …]}, {lastLayers: 4} or {share: 0.25}",
-        learning_rate=2e-5,
-        usual=(1e-6, 5e-4),
+        **_FULL,
         exact=True,
     ),
     MethodType.HEAD_ONLY: Row(
-        learning_rate=1e-3,
-        usual=(1e-5, 1e-1),
+        **_FULL | {"learning_rate": 1e-3, "usual": (1e-5, 1e-1)},
         about="Feature extraction: the backbone stays, what stands on it is trained. Refused where the output projection is tied to the embeddings.",
     ),
     MethodType.LORA: _update(Lora, stacks=True),
@@ -113,8 +133,10 @@ TABLE: Final[dict[MethodType, Row]] = {
     MethodType.FOURIERFT: _update(FourierFt, rate=3e-3, usual=(1e-4, 3e-1)),
     MethodType.GRALORA: _update(Gralora),
     MethodType.AFLORA: _update(AfLora, rate=1e-3, usual=(1e-5, 1e-2), continues=Continues.NOTHING),
-    MethodType.ADAPTER: Row(options=Bottleneck, learning_rate=1e-4, usual=(1e-5, 3e-3), adapter=True, continues=Continues.ITSELF),
-    MethodType.IA3: _update(Ia3, rate=3e-3, usual=(1e-4, 1e-1)),
+    MethodType.ADAPTER: Row(
+        options=Bottleneck, learning_rate=1e-4, usual=(1e-5, 3e-3), **_ADAPTER, adapter=True, continues=Continues.ITSELF
+    ),
+    MethodType.IA3: _update(Ia3, rate=3e-3, usual=(1e-4, 1e-1), **_IA3),
     MethodType.LN_TUNING: _update(LnTuning, rate=1e-3, usual=(1e-5, 1e-1)),
     MethodType.PROMPT_TUNING: _prompt(PromptTuning, _MASKED_PROMPT, _LAST_TOKEN),
     MethodType.PREFIX_TUNING: _prompt(PrefixTuning, _MASKED_PROMPT),
@@ -122,8 +144,7 @@ TABLE: Final[dict[MethodType, Row]] = {
     MethodType.TRAINABLE_TOKENS: Row(
         options=TrainableTokens,
         required="trainableTokens: {tokens: [TOKEN, …]}",
-        learning_rate=1e-3,
-        usual=(1e-5, 1e-1),
+        **_FULL | {"learning_rate": 1e-3, "usual": (1e-5, 1e-1)},
     ),
 }
 """The support table."""

@@ -21,6 +21,8 @@ class Family(StrEnum):
     BERT = "bert"
 
 
+USUAL_WARMUP: Final = 0.3
+"""A greater share of the steps is warned of: three times the largest that is in use."""
 DECODERS: Final = (Family.GPT2, Family.LLAMA, Family.MISTRAL, Family.QWEN)
 
 
@@ -66,6 +68,12 @@ class Row:
     """The default."""
     usual: tuple[float, float]
     """Rates outside are warned of: ten to thirty times around what is in use."""
+    batch: int
+    """Rows of an optimizer step, where a stage says nothing of batches."""
+    warmup: float
+    """The default share of the steps in which the rate rises."""
+    source: str
+    """Who uses such rates, batches and warm-ups."""
     adapter: bool = False
     """Whether it leaves the base alone and can be published as an adapter."""
     exact: bool = False
@@ -80,6 +88,11 @@ class Row:
     refused: tuple[Refusal, ...] = ()
     about: str = ""
     """The method's section in the documentation, where it has no options to carry it."""
+
+    @property
+    def usual_batch(self) -> tuple[int, int]:
+        """Rows of a step outside are warned of."""
+        return self.batch // 8, self.batch * 32
 
     @property
     def folds(self) -> bool:

@@ -55,6 +55,10 @@ CLASS_METRICS: Final = (
 TOKEN_METRICS: Final = (EarlyStoppingMetric.LOSS, EarlyStoppingMetric.PERPLEXITY, EarlyStoppingMetric.TOKEN_ACCURACY)
 
 
+DEFAULT_ROWS: Final = 8
+"""Rows of a batch where nothing is said: what fits into little memory."""
+
+
 class EarlyStopping(ApiModel):
     metric: Annotated[EarlyStoppingMetric, Field(strict=False)] = EarlyStoppingMetric.LOSS
     """The validation metric: eval_loss; for classification also eval_accuracy, and eval_precision, eval_recall or eval_f1 with _macro or _weighted behind it; for the others eval_perplexity or eval_token_accuracy. Default: eval_loss. Example: eval_loss"""
@@ -72,9 +76,9 @@ class Training(ApiModel):
     lr_scheduler_type: Annotated[LrSchedulerType, Field(strict=False)] = LrSchedulerType.LINEAR
     """linear (decay to zero), cosine, or constant, each after the warm-up. Default: linear. Example: cosine"""
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    """Optimizer steps of linear warm-up. Default: 0; not together with warmupRatio. Example: 100"""
+    """Optimizer steps of linear warm-up. Not together with warmupRatio. Example: 100"""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Warm-up as a share of all steps. Not together with warmupSteps. Example: 0.1"""
+    """Warm-up as a share of all steps. Default: the method's (docs/methods.md), where warmupSteps is left out too. Example: 0.1"""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Decoupled weight decay, not on biases and norms. Default: 0. Example: 0.01"""
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -89,12 +93,12 @@ class Training(ApiModel):
     """Passes over the data. Default: 1; not together with maxSteps. Example: 3"""
     max_steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     """Optimizer steps, instead of numTrainEpochs. Example: 1000"""
-    per_device_train_batch_size: Annotated[int, Field(ge=1, le=65536)] = 8
+    per_device_train_batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
     """Rows (or packed rows) a device takes at once. Default: 8. Example: 4"""
     per_device_eval_batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
     """Rows a device evaluates at once. Default: perDeviceTrainBatchSize. Example: 16"""
-    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=65536)] = 1
-    """Batches whose gradients make one optimizer step; the loss is averaged over all their supervised tokens. Default: 1. Example: 8"""
+    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """Batches whose gradients make one optimizer step; the loss is averaged over all their supervised tokens. Default: 1; where perDeviceTrainBatchSize is left out too, as many as the method is used with (docs/methods.md). Example: 8"""
     mixed_precision: Annotated[MixedPrecision, Field(strict=False)] = MixedPrecision.AUTO
     """auto, no (fp32), bf16 or fp16 autocast. auto: bf16 where the GPU can, else fp16, fp32 on a CPU; what it became is recorded. Default: auto. Example: bf16"""
     gradient_checkpointing: bool = False
@@ -117,3 +121,18 @@ class Training(ApiModel):
     """Share of tokens that are masked (maskedLanguageModeling only). Default: 0.15. Example: 0.15"""
     logging_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     """Steps between two points of the loss curve. Default: 10. Example: 10"""
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows (or packed rows) that a device takes at once."""
+        return self.per_device_train_batch_size or DEFAULT_ROWS
+
+    @property
+    def accumulation(self) -> int:
+        """Batches of an optimizer step."""
+        return self.gradient_accumulation_steps or 1
+
+    @property
+    def eval_rows(self) -> int:
+        """Rows that a device measures at once."""
+        return self.per_device_eval_batch_size or self.batch_rows

@@ -71,6 +71,8 @@ def test_defaults_are_filled_in_for_the_trainer() -> None:
     assert full.training.num_train_epochs == 1
     assert full.training.per_device_eval_batch_size == full.training.per_device_train_batch_size
     assert full.checkpoint.every_steps == 200
+    assert (lora.training.warmup_ratio, full.training.warmup_ratio) == (0.06, 0.1)
+    assert (full.training.per_device_train_batch_size, full.training.gradient_accumulation_steps) == (8, 2), "sixteen rows a step"
 
 
 def test_what_is_given_is_kept() -> None:
@@ -78,6 +80,9 @@ def test_what_is_given_is_kept() -> None:
     found = resolve(parsed(job(stage("only", training=given, checkpoint={"everyMinutes": 5}))).spec).stages[0]
     assert (found.training.learning_rate, found.training.max_steps, found.training.num_train_epochs) == (0.5, 7, None)
     assert found.training.per_device_eval_batch_size == 3
+    for given, rows, batches in (({"perDeviceTrainBatchSize": 4}, 4, 1), ({"gradientAccumulationSteps": 3}, 8, 3)):
+        training = resolve(parsed(job(stage("only", training={**given, "warmupSteps": 0}))).spec).stages[0].training
+        assert (training.per_device_train_batch_size, training.gradient_accumulation_steps, training.warmup_ratio) == (rows, batches, None)
     assert (found.checkpoint.every_steps, found.checkpoint.every_minutes) == (None, 5)
 
 

@@ -45,6 +45,35 @@ def test_unusual_learning_rates_are_warned_of(method: str, rate: float, warned: 
 
 
 @pytest.mark.parametrize(
+    ("method", "training", "field", "usual"),
+    [
+        ("full", {"perDeviceTrainBatchSize": 1}, "perDeviceTrainBatchSize", "2 to 512 rows an optimizer step are usual: Devlin"),
+        ("full", {"perDeviceTrainBatchSize": 64, "gradientAccumulationSteps": 16}, "perDeviceTrainBatchSize", "2 to 512 rows"),
+        ("full", {"gradientAccumulationSteps": 4}, None, ""),
+        ("ia3", {"perDeviceTrainBatchSize": 1}, None, ""),
+        ("lora", {"warmupRatio": 0.5}, "warmupRatio", "shares up to 0.3 are usual: Hu et al. 2021"),
+        ("lora", {"warmupSteps": 60, "maxSteps": 100}, "warmupSteps", "shares of maxSteps up to 0.3 are usual"),
+        ("lora", {"warmupSteps": 60, "numTrainEpochs": 1}, None, ""),
+        (
+            "lora",
+            {"learningRate": 1},
+            "learningRate",
+            "rates between 1e-05 and 3e-03 are usual: Hu et al. 2021 (arXiv 2106.09685, appendix D)",
+        ),
+    ],
+)
+def test_what_is_far_outside_the_usual_is_warned_of_with_who_uses_what(
+    method: str, training: dict[str, Any], field: str | None, usual: str
+) -> None:
+    found, problems = validate(job(stage("only", method=method, training=training)))
+    assert found is not None
+    assert [(problem.path, problem.severity) for problem in problems] == [(f"spec.stages[0].training.{field}", Severity.WARNING)] * bool(
+        field
+    )
+    assert all(usual in str(problem) for problem in problems)
+
+
+@pytest.mark.parametrize(
     ("objectives", "measured"),
     [
         (["supervised"], "classification"),

@@ -30,9 +30,9 @@ def training_arguments(
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=total_steps,
-        per_device_train_batch_size=training.per_device_train_batch_size,
-        per_device_eval_batch_size=training.per_device_eval_batch_size or training.per_device_train_batch_size,
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
+        per_device_train_batch_size=training.batch_rows,
+        per_device_eval_batch_size=training.eval_rows,
+        gradient_accumulation_steps=training.accumulation,
         optim=OPTIMIZERS[training.optimizer],
         learning_rate=training.learning_rate,
         lr_scheduler_type=SCHEDULES[training.lr_scheduler_type],

@@ -83,7 +83,7 @@ class StageNotices:
 
     def _data_bound(self, step: int) -> None:
         share, reason = self._waiting.bound, NoticeReason.DATA_BOUND
-        batch = self._stage.training.per_device_train_batch_size
+        batch = self._stage.training.batch_rows
         self._bound = None
         if share is not None:
             text = (

@@ -39,8 +39,8 @@ def stage_order(stage: Stage, prepared: PreparedStage, seed: int) -> DataOrder:
     return DataOrder(
         lengths=prepared.train.lengths,
         selection=prepared.selection,
-        batch_size=training.per_device_train_batch_size,
-        accumulation=training.gradient_accumulation_steps,
+        batch_size=training.batch_rows,
+        accumulation=training.accumulation,
         seed=seed,
         packed_length=prepared.max_length if training.packing else None,
         grouped=training.group_by_length,

@@ -186,7 +186,7 @@ def _validator(
 ) -> Callable[[StageTrainer, Callable[[], bool]], dict[str, float]]:
     rows = prepared.validation
     assert rows is not None, "called only where there are validation rows"
-    batch_size = stage.training.per_device_eval_batch_size or stage.training.per_device_train_batch_size
+    batch_size = stage.training.eval_rows
 
     rule = stage.training.early_stopping
     shown = {*HEADLINES, *([rule.metric.value] if rule else [])}

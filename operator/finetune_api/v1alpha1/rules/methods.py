@@ -8,9 +8,12 @@ from typing import Final
 from finetune_api.v1alpha1.method import TABLE
 from finetune_api.v1alpha1.methods.common import Targeted
 from finetune_api.v1alpha1.rules.rule import Rule, Unique, either
+from finetune_api.v1alpha1.support import USUAL_WARMUP, Row
 
 STAGE: Final = "spec.stages[]"
 METHOD: Final = "spec.stages[].method"
+_ENDLESS: Final = 1_000_000_000
+"""Steps of a stage that counts epochs: what share a warm-up is of them is not known here."""
 
 
 def _own_options(name: str, required: str) -> Iterator[Rule]:
@@ -59,17 +62,27 @@ def _all_linear(name: str) -> Rule:
     )
 
 
-def _unusual_rate(method: str, low: float, high: float) -> Rule:
-    rate = "it.learningRate"
-    return Rule(
-        scopes=(STAGE,),
-        each="training",
-        field="learningRate",
-        holds=f"!has({rate}) || self.method.type != '{method}' || ({rate} >= {low:.0e} && {rate} <= {high:.0e})",
-        message=f"far outside what is usual for {method}",
-        instead=f"rates between {low:.0e} and {high:.0e} are usual; keep it if you mean it",
-        warning=True,
-    )
+def _unusual(method: str, row: Row) -> Iterator[Rule]:
+    """What `finetune validate` warns of: a rate, a batch or a warm-up that nobody uses with this method."""
+    rate, rows = "it.learningRate", "it.?perDeviceTrainBatchSize.orValue(8) * it.?gradientAccumulationSteps.orValue(1)"
+    said = "has(it.perDeviceTrainBatchSize) || has(it.gradientAccumulationSteps)"
+    (low, high), (fewest, most) = row.usual, row.usual_batch
+    warmup = f"it.?warmupSteps.orValue(0) <= it.?maxSteps.orValue({_ENDLESS}) * {USUAL_WARMUP}"
+    for field, holds, usual in (
+        ("learningRate", f"!has({rate}) || ({rate} >= {low:.0e} && {rate} <= {high:.0e})", f"rates between {low:.0e} and {high:.0e}"),
+        ("perDeviceTrainBatchSize", f"!({said}) || ({rows} >= {fewest} && {rows} <= {most})", f"{fewest} to {most} rows an optimizer step"),
+        ("warmupRatio", f"it.?warmupRatio.orValue(0) <= {USUAL_WARMUP}", f"shares up to {USUAL_WARMUP}"),
+        ("warmupSteps", warmup, f"shares of maxSteps up to {USUAL_WARMUP}"),
+    ):
+        yield Rule(
+            scopes=(STAGE,),
+            each="training",
+            field=field,
+            holds=f"self.method.type != '{method}' || {holds}",
+            message=f"far outside what is usual for {method}",
+            instead=f"{usual} are usual: {row.source}; keep it if you mean it",
+            warning=True,
+        )
 
 
 _ROUNDED: Final = "self.method.?full.?weights.orValue('fp32') == 'bf16'"
@@ -163,7 +176,7 @@ RULES: Final = (
         instead="leave packing out; groupByLength also saves padding",
     ),
     *_objectives(),
-    *(_unusual_rate(method, *row.usual) for method, row in TABLE.items()),
+    *(rule for method, row in TABLE.items() for rule in _unusual(method, row)),
 )
 
 
