@@ -15,7 +15,7 @@ from finetune_api.v1alpha1.methods.layers import Bottleneck, Full, Gradual, Weig
 from finetune_api.v1alpha1.methods.lora import Lora
 from finetune_api.v1alpha1.methods.partial import Partial
 from finetune_api.v1alpha1.methods.prompts import PrefixTuning, PromptTuning, PTuning
-from finetune_api.v1alpha1.methods.updates import AdaLora, AfLora, Boft, FourierFt, Gralora, Hra, LoHa, LoKr, Oft, Vera
+from finetune_api.v1alpha1.methods.updates import AdaLora, AfLora, Boft, C3a, FourierFt, Gralora, Hra, LoHa, LoKr, Oft, Vera
 from finetune_api.v1alpha1.methods.vectors import Ia3, LnTuning, TrainableTokens
 from finetune_api.v1alpha1.objective import Objective
 from finetune_api.v1alpha1.support import DECODERS, Because, Continues, Family, Refusal, Row
@@ -35,6 +35,7 @@ class MethodType(StrEnum):
     BOFT = "boft"
     HRA = "hra"
     FOURIERFT = "fourierft"
+    C3A = "c3a"
     GRALORA = "gralora"
     AFLORA = "aflora"
     ADAPTER = "adapter"
@@ -131,6 +132,13 @@ TABLE: Final[dict[MethodType, Row]] = {
     MethodType.BOFT: _update(Boft, refused=(_TURNED,)),
     MethodType.HRA: _update(Hra, refused=(_TURNED,)),
     MethodType.FOURIERFT: _update(FourierFt, rate=3e-3, usual=(1e-4, 3e-1)),
+    MethodType.C3A: _update(
+        C3a,
+        rate=1e-1,
+        usual=(1e-3, 3.0),
+        source="Chen et al. 2024 (arXiv 2407.19342), and PEFT's page of C3A, which begins at 0.1",
+        refused=(_TURNED,),
+    ),
     MethodType.GRALORA: _update(Gralora),
     MethodType.AFLORA: _update(AfLora, rate=1e-3, usual=(1e-5, 1e-2), continues=Continues.NOTHING),
     MethodType.ADAPTER: Row(
@@ -177,6 +185,8 @@ class Method(ApiModel):
     """Options of `type: hra`. Default: 8 reflections. Example: {r: 8}"""
     fourierft: FourierFt | None = None
     """Options of `type: fourierft`. Default: 1000 coefficients. Example: {nFrequency: 1000}"""
+    c3a: Annotated[C3a | None, Field(alias="c3a")] = None  # else c3A: a letter after a digit begins a word
+    """Options of `type: c3a`. Default: blocks of 64. Example: {blockSize: 64}"""
     gralora: Gralora | None = None
     """Options of `type: gralora`. Default: rank 32, 2 × 2 blocks. Example: {r: 32, k: 2}"""
     aflora: AfLora | None = None

@@ -30,6 +30,7 @@ SMALL: Final[dict[MethodType, dict[str, Any]]] = {
     MethodType.OFT: {"blockSize": 8},
     MethodType.HRA: {"r": 4},
     MethodType.FOURIERFT: {"nFrequency": 50},
+    MethodType.C3A: {"blockSize": 16},
     MethodType.GRALORA: {"r": 8, "k": 2},
     MethodType.AFLORA: {"r": 4},
     MethodType.ADAPTER: {"place": "houlsby", "size": 8},
@@ -210,6 +211,16 @@ def fourierft(llama: Path) -> None:
     spectrum = torch.fft.fft2(update(llama, model).double())
     # What is trained is a coefficient of the complex transform; of its real part each appears twice.
     assert int((spectrum.abs() > 1e-4 * spectrum.abs().max()).sum()) <= 100
+
+
+def c3a(llama: Path) -> None:
+    """Each block of the update is circulant: its rows are the first one, turned. Together they have full rank."""
+    model = built(llama, method("c3a", blockSize=16))
+    begins_at_the_base(llama, model)
+    change = update(llama, train(model, scale=1.0))
+    assert rank(change) == min(change.shape)
+    for block in change.unfold(0, 16, 16).unfold(1, 16, 16).flatten(0, 1):
+        assert all(torch.allclose(block[row], block[0].roll(row), atol=1e-6) for row in range(16))
 
 
 def gralora(llama: Path) -> None:

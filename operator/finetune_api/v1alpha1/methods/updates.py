@@ -138,6 +138,17 @@ class FourierFt(Targeted):
     """Scale of the update. Default: 150. Example: 150"""
 
 
+class C3a(Targeted):
+    """C³A (Chen et al. 2024, arXiv 2407.19342): the update is cut into square blocks, each a circular convolution, which has as few numbers as a row.
+
+    As small as a low-rank update, and of full rank. It wants a rate a thousand times LoRA's. The block size must divide each module's inputs and
+    outputs; inputs times outputs over the block size are trained.
+    """
+
+    block_size: Annotated[int, Field(ge=2, le=65536)] = 64
+    """Width of a block; larger means fewer trained numbers. Default: 64. Example: 64"""
+
+
 class Gralora(Targeted):
     """GraLoRA (Jung et al. 2025, arXiv 2505.20355): a matrix is cut into k × k blocks, each with a low-rank update of its own.
 
