@@ -61,6 +61,11 @@ VALID: Final[dict[str, Document]] = {
     "validation, early stopping and the best weights": edited(
         JOB, {**VALIDATION, "spec.stages[0].training.earlyStopping": {"patience": 2}, "spec.stages[0].handOverWeights": "best"}
     ),
+    "a share of a merged change": edited(chain("lora merge", "full"), {"spec.stages[0].handOverScale": 0.7}),
+    "nothing of the weights that were trained": edited(chain("gradual continue", "lora"), {"spec.stages[0].handOverScale": 0}),
+    "a share that validation rows choose": edited(
+        chain("full continue", "lora"), {"spec.stages[0].handOverScaleBy": "validation", "spec.stages[1].data.validation": {"fraction": 0.1}}
+    ),
     "sources of every kind": edited(
         JOB,
         {
