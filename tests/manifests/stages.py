@@ -258,6 +258,7 @@ STAGES: Final = (
     ),
 )
 
+
 def _share(name: str, edits: dict[str, object], says: str, *steps: str, by: bool = False, at: int = 0) -> Broken:
     """A job of these steps that hands over a part of a change where it cannot."""
     field = f"spec.stages[{at}].handOverScale{'By' if by else ''}"
@@ -295,8 +296,24 @@ SHARES: Final = (
     ),
 )
 
+STARTS: Final = tuple(
+    Broken(
+        name,
+        {"spec.stages[0].method": {"type": "lora", "lora": options}},
+        f"spec.stages[0].method.lora.{field}",
+        says,
+    )
+    for name, options, field, says in (
+        ("rows for a start without data", {"initializationRows": 64}, "initializationRows", "write initialization: eva or corda"),
+        ("a rho without EVA", {"initialization": "corda", "rho": 2}, "rho", "write initialization: eva"),
+        ("a mode of CorDA for EVA", {"initialization": "eva", "cordaMode": "knowledgePreserved"}, "cordaMode", "initialization: corda"),
+        ("knowledge that nothing shows", {"initialization": "corda", "cordaMode": "knowledgePreserved"}, "cordaMode", "replay: true"),
+    )
+)
+
 HAND_OVERS: Final = (
     *SHARES,
+    *STARTS,
     _pair("no hand-over before another stage", ("lora", "lora"), "must say what the next one starts from"),
     Broken("a hand-over on the last stage", {"spec.stages[1].handOver": "merge"}, "spec.stages[1].handOver", "leave handOver out"),
     *(

@@ -45,7 +45,9 @@ def scaled(start: Start, model: StageModel, before: Tensors, share: float) -> St
     weights = {name: tensor for name, tensor in mixed.weights.items() if name in model.start.weights or not _same(tensor, before.get(name))}
     own = mixed.heads.get(model.head, {})
     if model.head not in model.start.heads and all(_same(tensor, before.get(name)) for name, tensor in own.items()):
-        return dataclasses.replace(mixed, weights=weights, heads={head: mixed.heads[head] for head in mixed.heads if head is not model.head})
+        return dataclasses.replace(
+            mixed, weights=weights, heads={head: mixed.heads[head] for head in mixed.heads if head is not model.head}
+        )
     return dataclasses.replace(mixed, weights=weights)
 
 

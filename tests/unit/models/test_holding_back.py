@@ -22,7 +22,9 @@ from tests.unit.models.cases import CAUSAL, CLASSES, build, job, logits, train
 FULL = job(("full", CAUSAL, None))
 
 
-def ended(folder: Path, method: str, kind: str, before: Start | None = None, *, objective: str = CAUSAL, added: tuple[str, ...] = ()) -> tuple[StageModel, Start]:
+def ended(
+    folder: Path, method: str, kind: str, before: Start | None = None, *, objective: str = CAUSAL, added: tuple[str, ...] = ()
+) -> tuple[StageModel, Start]:
     model = train(build(before or Start.base(folder), job((method, objective, None), added=added), 0))
     return model, handover.hand_over(model, HandOver(kind))
 

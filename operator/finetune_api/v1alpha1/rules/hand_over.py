@@ -49,8 +49,8 @@ def _same_option(name: str, default: object) -> str:
     return f"{ours} == {theirs}"
 
 
-_APART: Final = ("targetModules", "loraPlusRatio")
-"""Compared by itself; and how fast a part learns, which is no part of what is trained on."""
+_APART: Final = ("targetModules", "loraPlusRatio", "initializationRows", "rho", "cordaMode")
+"""Compared by itself; and how fast a part learns, and how a start was looked for, which are no part of what is trained on."""
 
 SAME_LORA: Final = " && ".join(
     [*(_same_option(name, default) for name, default in _defaults().items() if name not in _APART), _same_targets()]
@@ -173,7 +173,13 @@ RULES: Final = (
         "write handOver: merge, or make the next stage's method lora",
     ),
     *_scaled("stages[-1]", "false", "the last stage hands over to nobody", "leave {} out"),
-    *_scaled("stages[+1]", "!has(it.handOverScaleBy)", "the share is given or chosen", "write handOverScale or handOverScaleBy", ("handOverScale",)),
+    *_scaled(
+        "stages[+1]",
+        "!has(it.handOverScaleBy)",
+        "the share is given or chosen",
+        "write handOverScale or handOverScaleBy",
+        ("handOverScale",),
+    ),
     *_scaled(
         "stages[+1]",
         either("it.method.type", SCALED),
