@@ -28,6 +28,7 @@ from finetune_trainer.checkpoint.journal import Event
 from finetune_trainer.checkpoint.lineage import stage_index, stage_name
 from finetune_trainer.checkpoint.signals import StopFlag
 from finetune_trainer.checkpoint.store import Committer
+from finetune_trainer.data.draws import stage_seed
 from finetune_trainer.engine.stage import StageOutcome, make_collator, train_stage
 from finetune_trainer.engine.validation import Aborted
 from finetune_trainer.errors import Stopped, TrainerError
@@ -39,7 +40,7 @@ from finetune_trainer.measuring import Heads, folded_start
 from finetune_trainer.modeling.stage_model import StageModel
 from finetune_trainer.modeling.start import Start, Tensors
 from finetune_trainer.progress import Reporter
-from finetune_trainer.work import Work, autocast, between_parts, build, committing, open_run, resume_point, stage_seed
+from finetune_trainer.work import Work, autocast, between_parts, build, committing, open_run, resume_point
 from finetune_trainer.workload import measure_part, train_part
 
 

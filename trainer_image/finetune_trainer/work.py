@@ -20,6 +20,7 @@ from finetune_trainer.checkpoint.manifest import Kind
 from finetune_trainer.checkpoint.signals import StopFlag
 from finetune_trainer.checkpoint.state import read_course
 from finetune_trainer.checkpoint.store import CheckpointStore, Committer
+from finetune_trainer.data.draws import stage_seed
 from finetune_trainer.data.examples import StageExamples
 from finetune_trainer.data.prepared import Prepared, load_prepared
 from finetune_trainer.engine.precision import Precision, bf16_capable, resolve_precision, training_device
@@ -132,8 +133,3 @@ def between_parts(work: Work) -> None:
     if work.stop.requested:
         raise Stopped("everything so far is saved")
     work.epoch.refuse_if_superseded()
-
-
-def stage_seed(seed: int, index: int) -> int:
-    """A seed of its own for each stage, so that two equal stages don't draw the same numbers."""
-    return (seed + 1_000_003 * index) % 2**32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from finetune_api.wire import Activity
 from finetune_trainer import handover
 from finetune_trainer.checkpoint.signals import StopFlag
 from finetune_trainer.checkpoint.state import read_course
+from finetune_trainer.data.draws import check_start
 from finetune_trainer.data.examples import StageExamples
 from finetune_trainer.errors import Stopped, TrainerError
 from finetune_trainer.export import adapter, verify
@@ -229,7 +231,6 @@ def test_it_works_where_weights_are_turned_and_a_pooler_sees_one_token(family: A
     [
         (EVA, None, Reason.INVALID_SPEC, "begins from rows of the stage, and there are none here"),
         (CORDA, None, Reason.INVALID_SPEC, "begins from rows of the stage, and there are none here"),
-        ({**EVA, "initializationRows": 1}, Rows(length=7), Reason.DATA_EMPTY, "7 tokens in 1 rows cannot show 8 directions"),
         ({**EVA, "r": 30}, Rows(), Reason.INVALID_SPEC, "could get rank 60, 2 times its own"),
         ({**EVA, "r": 16, "rho": 4}, Rows(), Reason.INVALID_SPEC, "write a lower r or rho"),
     ],
@@ -251,6 +252,7 @@ class Parts:
     """As a RowSet: five rows, of two sources."""
 
     sources = np.array([0, 0, 1, 0, 1])
+    lengths = np.full(5, 3)
 
     def tokens(self, row: int) -> np.ndarray[Any, Any]:
         return np.full(3, row, np.int32)
@@ -267,3 +269,26 @@ def test_rows_are_drawn_by_the_seed_from_the_sources_that_are_meant() -> None:
     assert set(two) < {0, 1, 3}
     with pytest.raises(TrainerError, match="replay sources have no row"):
         dataclasses.replace(examples, sources=[own, own]).drawn(2, replayed=True, where="x")
+
+
+@pytest.mark.parametrize(
+    ("options", "sources", "says"),
+    [
+        (EVA, [None, True], ""),
+        ({**EVA, "initializationRows": 2}, [None, True], "6 tokens in 2 rows cannot show 8 directions: write more initializationRows"),
+        (KEPT, [None, True], ""),
+        (KEPT, [None, None], "the stage's replay sources have no row that an adapter could begin from"),
+        (CORDA, [True, True], "the stage's training data have no row that an adapter could begin from"),
+        ({"r": 4}, [True, True], ""),
+    ],
+)
+def test_rows_that_show_too_little_are_refused_before_anything_is_loaded(
+    options: dict[str, Any], sources: list[bool | None], says: str
+) -> None:
+    planned = spec((method("lora", **options), SUPERVISED, None)).stages[0]
+    own = [planned.data.train[0].model_copy(update={"replay": replay}) for replay in sources]
+    stage = planned.model_copy(update={"data": planned.data.model_copy(update={"train": own})})
+    expected = pytest.raises(TrainerError, match=says) if says else nullcontext()
+    with expected as caught:
+        check_start(stage, Parts(), 1, "spec.stages[0]")  # type: ignore[arg-type]
+    assert caught is None or caught.value.where == "spec.stages[0].method.lora.initialization"

@@ -3,8 +3,9 @@
 What is found, the first A of each module and with CorDA the first B, is all that is needed to begin so again: it is in every checkpoint, and a
 stage that goes on from one, or trains the adapter of the stage before on, looks at no data.
 
-Three traps of PEFT 0.21 are gone round. EVA's loop over the batches has no end where a batch has fewer tokens than components, or where they never
-settle: batches are made long enough, and the passes counted. Its own loading works on a single adapter only: ranks become a rank pattern here.
+Four traps of PEFT 0.21 are gone round. EVA's loop over the batches has no end where a batch has fewer tokens than components, or where they never
+settle: batches are made long enough, and the passes counted. It finds modules with equal inputs by every number of the first batch as an object
+of Python: it is shown a few tokens. Its own loading works on a single adapter only: ranks become a rank pattern here.
 CorDA's hook takes one row at a time and no pooler, which sees one vector a row: the covariances are summed here, scaled as PEFT scales them.
 """
 
@@ -35,11 +36,9 @@ from finetune_trainer.modeling.base import seeded
 from finetune_trainer.pulse import beat
 
 Tensors = Mapping[str, torch.Tensor]
-FROM_DATA: Final = (LoraInitialization.EVA, LoraInitialization.CORDA)
-ROWS: Final = 256
-RHO: Final = 2.0
 MOST_PASSES: Final = 30
 """Over the rows, until EVA's components stand still; a few are enough where they ever do."""
+FEW_TOKENS: Final = 16
 ATTRIBUTE: Final = "begun_from_data"
 MODES: Final = {CordaMode.INSTRUCTION_PREVIEWED: "ipm", CordaMode.KNOWLEDGE_PRESERVED: "kpm"}
 
@@ -98,7 +97,7 @@ def begun_from_data(setting: Setting, options: Lora, config: LoraConfig) -> Peft
 def check_ranks(setting: Setting, options: Lora, names: Sequence[str], ranks: Mapping[str, int]) -> None:
     """Raise TrainerError(InvalidSpec) where EVA could give a module a rank above that of its matrix."""
     modules = dict(setting.plain.model.named_modules())
-    rho = options.rho or RHO
+    rho = options.growth
     for name in names:
         most, limit = round(ranks.get(name, options.r) * rho), min(shape_of(modules[name]))
         if most > limit:
@@ -137,7 +136,7 @@ def _rows(setting: Setting, options: Lora, *, replayed: bool = False) -> list[to
             f"{options.initialization} begins from rows of the stage, and there are none here: write another initialization",
             where=setting.field("initialization"),
         )
-    return setting.examples.drawn(options.initialization_rows or ROWS, replayed=replayed, where=setting.field("initialization"))
+    return setting.examples.drawn(options.rows_to_begin, replayed=replayed, where=setting.field("initialization"))
 
 
 @contextmanager
@@ -186,8 +185,7 @@ def _see_tokens(model: Any, names: Iterable[str], row: torch.Tensor) -> list[str
 def _eva(setting: Setting, options: Lora, config: LoraConfig) -> Found:
     """Each module's first principal directions, in the order of what they explain over all modules, as many as there were ranks before."""
     rows = _rows(setting, options)
-    most = round(max([options.r, *(config.rank_pattern or {}).values()]) * (options.rho or RHO))
-    batches = _batches(rows, most, setting.stage.training.per_device_train_batch_size, where=setting.field("initializationRows"))
+    batches = _grouped(rows, options.directions, setting.stage.training.per_device_train_batch_size)
     calls = 0
 
     def forward(model: Any, inputs: Mapping[str, torch.Tensor]) -> None:
@@ -209,10 +207,10 @@ def _eva(setting: Setting, options: Lora, config: LoraConfig) -> Found:
             rank_pattern={name: rank for name, rank in (config.rank_pattern or {}).items() if name in names},
             target_modules=names,
             init_lora_weights=cast(Any, "eva"),
-            eva_config=EvaConfig(rho=options.rho or RHO, use_label_mask=False),
+            eva_config=EvaConfig(rho=options.growth, use_label_mask=False),
         )
         with seeded(setting.seed):
-            found = get_eva_state_dict(model, batches, peft_config=asked, forward_fn=cast(Any, forward), show_progress_bar=False)
+            found = get_eva_state_dict(model, _Batches(batches), peft_config=asked, forward_fn=cast(Any, forward), show_progress_bar=False)
     tensors = {f"{name}.A": tensor.detach().float().cpu().clone() for name, tensor in found.items() if len(tensor)}
     ranks = sorted(len(found[name]) for name in names)
     facts = {
@@ -253,15 +251,23 @@ def _with_ranks(setting: Setting, config: LoraConfig, found: Found) -> PeftModel
     return module
 
 
-def _batches(rows: Sequence[torch.Tensor], most: int, size: int, *, where: str) -> list[dict[str, torch.Tensor]]:
-    """Rows together, padded, at least `size` of them and twice as many tokens as components. Raises TrainerError(DataEmpty)."""
-    tokens = sum(len(row) for row in rows)
-    if tokens < most:
-        raise TrainerError(
-            Reason.DATA_EMPTY,
-            f"{tokens} tokens in {len(rows)} rows cannot show {most} directions: write more rows, or a lower r or rho",
-            where=where,
-        )
+class _Batches:
+    """The batches, after a few tokens at the first look: by these PEFT finds modules with equal inputs, in lists of Python's floats."""
+
+    def __init__(self, batches: Sequence[dict[str, torch.Tensor]]) -> None:
+        self._batches, self._looks = batches, 0
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        self._looks += 1
+        few = {name: tensor[:1, :FEW_TOKENS] for name, tensor in self._batches[0].items()}
+        return iter([few] if self._looks == 1 else self._batches)
+
+
+def _grouped(rows: Sequence[torch.Tensor], most: int, size: int) -> list[dict[str, torch.Tensor]]:
+    """Rows together, padded, at least `size` of them and twice as many tokens as components, where there are so many."""
     groups: list[list[torch.Tensor]] = [[]]
     for row in rows:
         if len(groups[-1]) >= size and sum(map(len, groups[-1])) >= 2 * most:
@@ -282,7 +288,7 @@ def _batches(rows: Sequence[torch.Tensor], most: int, size: int, *, where: str) 
 
 def _covariances(setting: Setting, options: Lora, config: LoraConfig) -> dict[str, Any]:
     """Decompose each module's weight times the covariance of its inputs, for PEFT's LoRA to begin from; returns what is told of it."""
-    mode = options.corda_mode or CordaMode.INSTRUCTION_PREVIEWED
+    mode = options.mode
     rows = _rows(setting, options, replayed=mode is CordaMode.KNOWLEDGE_PRESERVED)
     modules = {str(name): setting.plain.model.get_submodule(str(name)) for name in config.target_modules or ()}
     with _looking(setting) as model:
@@ -341,6 +347,6 @@ def _facts(setting: Setting, rows: Sequence[torch.Tensor]) -> dict[str, Any]:
 def initialization_of(options: Lora) -> dict[str, Any]:
     """How PEFT is told, before what was found is put into its place."""
     if options.initialization is LoraInitialization.CORDA:
-        mode = MODES[options.corda_mode or CordaMode.INSTRUCTION_PREVIEWED]
+        mode = MODES[options.mode]
         return {"init_lora_weights": "corda", "corda_config": CordaConfig(corda_method=cast(Any, mode))}
     return {"init_lora_weights": True}

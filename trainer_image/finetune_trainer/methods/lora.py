@@ -13,7 +13,7 @@ from finetune_api.v1alpha1.methods.lora import Lora, LoraInitialization
 from finetune_api.v1alpha1.stage import Stage
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.methods.base import Method, Setting
-from finetune_trainer.methods.from_data import FROM_DATA, begun_from_data, check_ranks, course, initialization_of
+from finetune_trainer.methods.from_data import begun_from_data, check_ranks, course, initialization_of
 from finetune_trainer.methods.peft_models import quiet_peft, train_beside
 from finetune_trainer.methods.stacks import with_frozen
 from finetune_trainer.methods.targets import check_rank, in_layers, pattern_of, targets, trained_whole, turned
@@ -61,7 +61,7 @@ def configure(setting: Setting) -> LoraConfig:
 
 
 def _begins(options: Lora) -> dict[str, Any]:
-    if options.initialization in FROM_DATA:
+    if options.begins_from_data:
         return initialization_of(options)
     return {"init_lora_weights": INITIALIZATIONS[options.initialization]}
 
@@ -72,7 +72,7 @@ def apply(setting: Setting) -> nn.Module:
     A classifier's head is trained whole beside it (modules_to_save), as are weights that had to be made, and rows of added tokens.
     """
     config, options = configure(setting), setting.stage.method.lora or Lora()
-    if options.initialization in FROM_DATA:
+    if options.begins_from_data:
         module = begun_from_data(setting, options, config)
     else:
         with seeded(setting.seed):

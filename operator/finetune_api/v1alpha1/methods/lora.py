@@ -69,3 +69,27 @@ class Lora(Targeted):
     """Only modules in the layers of these numbers, from 0. Default: all layers. Example: [22, 23]"""
     modules_to_save: Modules | None = None
     """Modules that are trained whole beside it, and saved with it; a classifier's head always is. Default: none. Example: ["lm_head"]"""
+
+    @property
+    def begins_from_data(self) -> bool:
+        """Whether it looks at rows of the stage before its first step."""
+        return self.initialization in (LoraInitialization.EVA, LoraInitialization.CORDA)
+
+    @property
+    def rows_to_begin(self) -> int:
+        """How many it looks at."""
+        return self.initialization_rows or 256
+
+    @property
+    def growth(self) -> float:
+        """With eva: the most that a rank may become, as a multiple of what it is."""
+        return self.rho or 2.0
+
+    @property
+    def directions(self) -> int:
+        """With eva: how many directions the rows have to show."""
+        return round(max([self.r, *(self.rank_pattern or {}).values()]) * self.growth)
+
+    @property
+    def mode(self) -> CordaMode:
+        return self.corda_mode or CordaMode.INSTRUCTION_PREVIEWED
