@@ -18,6 +18,7 @@ and between the lines above.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from finetune_api.constants import ExitCode, Reason
 from finetune_api.v1alpha1.evaluation import Suite
@@ -120,7 +121,7 @@ def handed_over(work: Work, key: str, model: StageModel) -> Start:
     stage, index = model.stage, stage_index(key)
     assert stage.hand_over is not None, "asked of stages that are followed by another"
     start = handover.hand_over(model, stage.hand_over)
-    share, record = stage.hand_over_scale, {"kind": str(stage.hand_over)}
+    share, record = stage.hand_over_scale, dict[str, Any](kind=str(stage.hand_over))
     if share is None and stage.hand_over_scale_by is None:
         return start
     before = holding_back.weights_before(model)

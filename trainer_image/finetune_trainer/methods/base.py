@@ -22,8 +22,10 @@ from finetune_trainer.modeling.start import Start
 class Examples(Protocol):
     """The training rows of the stage, for a method that begins from them."""
 
-    device: torch.device
-    """Where the stage's model will be trained, and may be asked."""
+    @property
+    def device(self) -> torch.device:
+        """Where the stage's model will be trained, and may be asked."""
+        ...
 
     def drawn(self, count: int, *, replayed: bool, where: str) -> list[torch.Tensor]:
         """Token ids of so many rows, drawn by the stage's seed: the stage's own, or those of its replay sources. Raises TrainerError (DataEmpty)."""
