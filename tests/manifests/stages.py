@@ -306,7 +306,7 @@ STARTS: Final = tuple(
     for name, options, field, says in (
         ("rows for a start without data", {"initializationRows": 64}, "initializationRows", "write initialization: eva or corda"),
         ("a rho without EVA", {"initialization": "corda", "rho": 2}, "rho", "write initialization: eva"),
-        ("a mode of CorDA for EVA", {"initialization": "eva", "cordaMode": "knowledgePreserved"}, "cordaMode", "initialization: corda"),
+        ("a mode of CorDA for EVA", {"initialization": "eva", "cordaMode": "instructionPreviewed"}, "cordaMode", "initialization: corda"),
         ("knowledge that nothing shows", {"initialization": "corda", "cordaMode": "knowledgePreserved"}, "cordaMode", "replay: true"),
     )
 )
