@@ -83,7 +83,13 @@ def _add_segment(root: Tree, config: TrainerConfig, spec: FineTuneJobSpec) -> No
             if (gate.stage or spec.stages[-1].name) == stage.name:
                 leaf.add(f"gate: {gate_text(gate)}")
         if stage.hand_over is not None:
-            leaf.add(f"hand over: {stage.hand_over} (weights: {stage.hand_over_weights})")
+            leaf.add(f"hand over: {stage.hand_over} (weights: {stage.hand_over_weights}{_scale(stage)})")
+
+
+def _scale(stage: Stage) -> str:
+    """How much of its change. Example: `, 0.7 of the change`."""
+    chosen = ", the share of the change chosen on the next stage's validation rows" if stage.hand_over_scale_by else ""
+    return f", {stage.hand_over_scale:g} of the change" if stage.hand_over_scale is not None else chosen
 
 
 def stage_lines(stage: Stage) -> list[str]:

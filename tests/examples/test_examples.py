@@ -50,6 +50,13 @@ def test_example_runs_and_its_result_loads_without_the_project(name: str, tiny_d
     assert {entry["suite"] for entry in result["evaluation"]} == {suite.name for suite in job.spec.evaluation.suites}
     assert all(entry["stages"][-1]["value"] is not None for entry in result["evaluation"]), "measured after the last stage"
     assert {artifact["kind"] for artifact in result["artifacts"]} >= {"report", "modelCard"}
+    shared = {stage.name for stage in job.spec.stages if stage.hand_over_scale is not None or stage.hand_over_scale_by is not None}
+    said = json.loads((tmp_path / "run/artifacts/provenance.json").read_text()).get("handOverScales", {})
+    assert said.keys() == shared, "what is published says of what share of which change it is made"
+    metrics = {stage["status"]["name"]: stage["status"]["metrics"] for stage in result["stages"]}
+    assert said == {name: metrics[name]["hand_over_scale"] for name in shared}
+    assert ("of the change" in (tmp_path / "run/artifacts/README.md").read_text()) is bool(shared)
+    assert ("validation loss at handOverScale" in (tmp_path / "run/artifacts/report.html").read_text()) is bool(shared)
     # Loaded in another process, by transformers and peft alone.
     assert in_process(load, tmp_path / "run/artifacts", log=log) == 0, log.read_text()
 

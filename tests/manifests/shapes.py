@@ -64,6 +64,9 @@ SHAPES: Final = (
         "spec.stages[0].objective",
         "did you mean causalLanguageModeling?",
     ),
+    Broken("a share above one", {"spec.stages[0].handOverScale": 1.5}, "spec.stages[0].handOverScale", "1.5"),
+    Broken("a share that is a word", {"spec.stages[0].handOverScale": "validation"}, "spec.stages[0].handOverScale", "number"),
+    Broken("a share by training rows", {"spec.stages[0].handOverScaleBy": "train"}, "spec.stages[0].handOverScaleBy", "validation"),
     Broken("a method that is none", {"spec.stages[0].method.type": "magic"}, "spec.stages[0].method.type", "is not one of full, gradual"),
     *(
         Broken(f"{field} {value}", {f"spec.stages[0].method.lora.{field}": value}, f"spec.stages[0].method.lora.{field}", says)

@@ -57,6 +57,14 @@ VALID: Final[dict[str, Document]] = {
         chain("partial continue", "partial"),
         {"spec.stages[0].method.partial": {"lastLayers": 2}, "spec.stages[1].method.partial": {"share": 0.2}},
     ),
+    "EVA with its options": edited(JOB, {"spec.stages[1].method.lora": {"initialization": "eva", "rho": 1.5, "initializationRows": 64}}),
+    "CorDA that keeps what is replayed": edited(
+        JOB,
+        {
+            "spec.stages[1].method.lora": {"initialization": "corda", "cordaMode": "knowledgePreserved"},
+            "spec.stages[1].data.train": [{"uri": "file://a", "weight": 0.9}, {"uri": "file://b", "weight": 0.1, "replay": True}],
+        },
+    ),
     "headOnly before full": chain("headOnly continue", "full"),
     "partial before partial": chain("partial continue", "partial"),
     "lora continued by the same lora": chain("lora continue", "lora"),
@@ -75,6 +83,12 @@ VALID: Final[dict[str, Document]] = {
     ),
     "validation, early stopping and the best weights": edited(
         JOB, {**VALIDATION, "spec.stages[0].training.earlyStopping": {"patience": 2}, "spec.stages[0].handOverWeights": "best"}
+    ),
+    "a share of a merged change": edited(chain("lora merge", "full"), {"spec.stages[0].handOverScale": 0.7}),
+    "nothing of the weights that were trained": edited(chain("gradual continue", "lora"), {"spec.stages[0].handOverScale": 0}),
+    "a share that validation rows choose": edited(
+        chain("full continue", "lora"),
+        {"spec.stages[0].handOverScaleBy": "validation", "spec.stages[1].data.validation": {"fraction": 0.1}},
     ),
     "sources of every kind": edited(
         JOB,

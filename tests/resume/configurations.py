@@ -6,7 +6,8 @@ from typing import Any, Final
 
 Document = dict[str, Any]
 
-LORA: Final = {"type": "lora", "lora": {"r": 4, "alpha": 8, "dropout": 0.1}}
+LORA: Final[Document] = {"type": "lora", "lora": {"r": 4, "alpha": 8, "dropout": 0.1}}
+EVA: Final = {"type": "lora", "lora": {**LORA["lora"], "initialization": "eva", "initializationRows": 16, "layersToTransform": [28, 29]}}
 FULL: Final = {"type": "full"}
 DATA: Final = {
     "causalLanguageModeling": "glosses-1000",
@@ -62,11 +63,11 @@ CONFIGURATIONS: Final[dict[str, Document]] = {
         ],
         "evaluation": {**suite("causalLanguageModeling", "loss"), "baseline": True},
     },
-    "causal language modelling, LoRA with dropout, merged before a supervised stage": {
+    "causal language modelling, LoRA with dropout, a share of it merged before a supervised stage from EVA": {
         "model": LLAMA,
         "stages": [
-            stage("domain", "causalLanguageModeling", LORA, {"groupByLength": True}, handOver="merge"),
-            stage("task", "supervised", LORA, {"gradientAccumulationSteps": 2, "maxSteps": 12}),
+            stage("domain", "causalLanguageModeling", LORA, {"groupByLength": True}, handOver="merge", handOverScaleBy="validation"),
+            stage("task", "supervised", EVA, {"gradientAccumulationSteps": 2, "maxSteps": 12}, evalSteps=12),
         ],
     },
     "masked language modelling, full: dropout, length groups, plain saves": {

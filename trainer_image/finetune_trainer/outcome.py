@@ -21,6 +21,8 @@ from finetune_trainer.run_folder import RunFolder
 
 RESOLVED: Final = "resolved.json"
 """In a stage's folder of an epoch: every option as it was used."""
+SCALE: Final = "hand_over_scale"
+"""Among a stage's metrics: the share of its change that was handed over, where that was not all of it as a matter of course."""
 
 
 def resumed(epoch: Epoch) -> str:
@@ -53,6 +55,11 @@ def finished(result: RunResult, config: TrainerConfig) -> bool:
     last = config.spec.stages[-1].name
     done = any(stage.status.name == last and stage.status.phase is Phase.SUCCEEDED for stage in result.stages)
     return result.outcome == "Succeeded" and done
+
+
+def scales(result: RunResult) -> dict[str, float]:
+    """The share of its change that each stage handed over, by its name, where the manifest asks for one."""
+    return {stage.status.name: stage.status.metrics[SCALE] for stage in result.stages if SCALE in stage.status.metrics}
 
 
 def read_result(run: RunFolder) -> RunResult | None:

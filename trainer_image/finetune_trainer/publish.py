@@ -163,8 +163,16 @@ def _write_provenance(job: Publication, folder: Path, difference: float, cost: C
     verification: dict[str, Any] = {"largestLogitDifference": difference, "tolerance": verify.TOLERANCE}
     if cost is not None:
         verification["castToBf16"] = cost.document()
-    data = provenance.document(job.config, job.facts, verification=verification, precision=job.model.precision.record())
+    known = outcome.complete(RunResult(outcome="Succeeded", exit_code=ExitCode.SUCCESS), job.config)
+    more = {"verification": verification, "precision": job.model.precision.record(), **_scales(known)}
+    data = provenance.document(job.config, job.facts, **more)
     job.files.write_file(folder / PROVENANCE, [data])
+
+
+def _scales(known: RunResult) -> dict[str, Any]:
+    """For provenance.json: of what share of which stage's change this is made; the manifest alone does not say it where validation data chose."""
+    found = outcome.scales(known)
+    return {"handOverScales": found} if found else {}
 
 
 def _publish_card(job: Publication, kinds: Sequence[OutputFormat], notes: Sequence[str]) -> Artifact:
@@ -177,9 +185,10 @@ def _publish_card(job: Publication, kinds: Sequence[OutputFormat], notes: Sequen
         kinds=[kind.value for kind in kinds],
         adapter_base=_base(job).name if OutputFormat.ADAPTER in kinds else None,
         labels=job.model.labels,
+        scales=outcome.scales(known),
         notes=notes,
     )
-    job.files.replace_file(job.place.folder / PROVENANCE, provenance.document(job.config, job.facts))
+    job.files.replace_file(job.place.folder / PROVENANCE, provenance.document(job.config, job.facts, **_scales(known)))
     job.files.replace_file(job.place.folder / CARD, card.encode())
     return _artifact(job, "modelCard", CARD)
 

@@ -28,17 +28,19 @@ from finetune_trainer.checkpoint.journal import Event
 from finetune_trainer.checkpoint.lineage import stage_index, stage_name
 from finetune_trainer.checkpoint.signals import StopFlag
 from finetune_trainer.checkpoint.store import Committer
+from finetune_trainer.data.draws import stage_seed
 from finetune_trainer.engine.stage import StageOutcome, train_stage
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation import gates, results
 from finetune_trainer.evaluation.point import Head as MeasuredBy
 from finetune_trainer.evaluation.point import Setting, measure_point
 from finetune_trainer.guards.registry import guards_of
+from finetune_trainer.handing_over import handed_over
 from finetune_trainer.measuring import Heads, folded_start
 from finetune_trainer.modeling.stage_model import StageModel
 from finetune_trainer.modeling.start import Start
 from finetune_trainer.progress import Reporter
-from finetune_trainer.work import Work, autocast, between_parts, build, committing, open_run, resume_point, stage_seed
+from finetune_trainer.work import Work, autocast, between_parts, build, committing, open_run, resume_point
 from finetune_trainer.workload import measure_part, train_part
 
 
@@ -64,7 +66,7 @@ def train(config: TrainerConfig, *, reporter: Reporter, stop: StopFlag) -> RunRe
             if stage.hand_over is not None:
                 between_parts(work)
                 work.progress.report(Activity.HAND_OVER, stage=stage.name, message=f"stage {stage.name} is handed over ({stage.hand_over})")
-                start = handover.hand_over(model, stage.hand_over)
+                start = handed_over(work, key, model)
                 committer.commit_handover(key, trained.step_used, handover.snapshot(start))
     artifacts = []
     if config.segment.last and model is not None:

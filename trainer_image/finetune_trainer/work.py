@@ -15,10 +15,13 @@ from finetune_api.wire import Activity, TrainerConfig
 from finetune_trainer import handover, outcome
 from finetune_trainer.checkpoint.asynchronous import AsynchronousStore
 from finetune_trainer.checkpoint.epochs import Epoch, open_epoch
-from finetune_trainer.checkpoint.lineage import CheckpointRef
+from finetune_trainer.checkpoint.lineage import CheckpointRef, stage_name
 from finetune_trainer.checkpoint.manifest import Kind
 from finetune_trainer.checkpoint.signals import StopFlag
+from finetune_trainer.checkpoint.state import read_course
 from finetune_trainer.checkpoint.store import CheckpointStore, Committer
+from finetune_trainer.data.draws import stage_seed
+from finetune_trainer.data.examples import StageExamples
 from finetune_trainer.data.prepared import Prepared, load_prepared
 from finetune_trainer.engine.precision import Precision, bf16_capable, resolve_precision, training_device
 from finetune_trainer.errors import Stopped
@@ -99,14 +102,18 @@ def resume_point(work: Work) -> Start:
 def build(work: Work, index: int, stage: Stage, start: Start) -> StageModel:
     """The model that a stage trains."""
     work.progress.report(Activity.LOAD, stage=stage.name)
+    prepared, seed = work.prepared.stages[stage.name], stage_seed(work.config.spec.seed, index)
+    resume = work.resume(stage_name(index, stage.name))
     model = build_stage_model(
         start=start,
         stage=stage,
         spec=work.config.spec,
-        labels=work.prepared.stages[stage.name].labels,
+        labels=prepared.labels,
         tokenizer=work.tokenizer,
         precision=work.precision(stage),
-        seed=stage_seed(work.config.spec.seed, index),
+        seed=seed,
+        examples=StageExamples(prepared.train, stage.data.train, seed, work.device),
+        remembered=read_course(resume.path) if resume else {},
     )
     work.progress.report(Activity.LOAD, stage=stage.name, message=f"stage {stage.name} {model.trains()}")
     return model
@@ -133,8 +140,3 @@ def between_parts(work: Work) -> None:
     if work.stop.requested:
         raise Stopped("everything so far is saved")
     work.epoch.refuse_if_superseded()
-
-
-def stage_seed(seed: int, index: int) -> int:
-    """A seed of its own for each stage, so that two equal stages don't draw the same numbers."""
-    return (seed + 1_000_003 * index) % 2**32

@@ -121,6 +121,7 @@ TABLE: Final[dict[MethodType, Row]] = {
     ),
     MethodType.HEAD_ONLY: Row(
         **_FULL | {"learning_rate": 1e-3, "usual": (1e-5, 1e-1)},
+        backbone=False,
         about="Feature extraction: the backbone stays, what stands on it is trained. Refused where the output projection is tied to the embeddings.",
     ),
     MethodType.LORA: _update(Lora, stacks=True),

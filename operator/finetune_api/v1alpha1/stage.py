@@ -26,6 +26,10 @@ class HandOverWeights(StrEnum):
     BEST = "best"
 
 
+class HandOverScaleBy(StrEnum):
+    VALIDATION = "validation"
+
+
 class Checkpoint(ApiModel):
     every_steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     """Optimizer steps between checkpoints. Default: 200 where everyMinutes is left out too. Example: 200"""
@@ -61,6 +65,10 @@ class Stage(ApiModel):
     """Optimizer steps between measurements on data.validation. Default: at the stage's end only. Example: 200"""
     hand_over: Annotated[HandOver, Field(strict=False)] | None = None
     """What the next stage starts from: continue (the same weights train on), merge (the adapter is folded in), or stack (the adapter stays, frozen, under the next one). Required on every stage but the last, refused there. Example: merge"""
+    hand_over_scale: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the stage's change of the weights that is handed over: 0 is what it started from. Default: 1. Example: 0.7"""
+    hand_over_scale_by: Annotated[HandOverScaleBy, Field(strict=False)] | None = None
+    """validation: of 0, 0.25, 0.5, 0.75 and 1 the share with the lowest loss on the next stage's data.validation. Example: validation"""
     hand_over_weights: Annotated[HandOverWeights, Field(strict=False)] = HandOverWeights.LAST
     """last, or best: the step with the best earlyStopping metric on validation data. On the last stage: what is published. Default: last. Example: best"""
     resources: Resources = Resources()

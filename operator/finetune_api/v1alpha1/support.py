@@ -83,6 +83,8 @@ class Row:
     stacks: bool = False
     """Whether its adapter can lie frozen under another, and over one."""
     continues: Continues = Continues.ANYTHING
+    backbone: bool = True
+    """Whether it changes weights of the backbone, or adds to them: what only stands on it has nothing else to hand over."""
     packs: bool = True
     """Whether several documents may share a row."""
     refused: tuple[Refusal, ...] = ()
@@ -98,6 +100,11 @@ class Row:
     def folds(self) -> bool:
         """Whether what it trained is, or can become, weights of a plain model."""
         return self.merges or not self.adapter
+
+    @property
+    def scales(self) -> bool:
+        """Whether its change of the weights is a difference of which a part can be handed over."""
+        return self.folds and self.backbone
 
     def refusal(self, objective: Objective, family: Family) -> Refusal | None:
         """Why this cell is refused, or None where it works."""

@@ -12,11 +12,13 @@ from finetune_api.constants import Reason
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
 from finetune_api.v1alpha1.stage import Objective, Stage
 from finetune_trainer.data.audit import describe, found_in, leak
+from finetune_trainer.data.draws import check_start, stage_seed
 from finetune_trainer.data.prepared import PreparedStage, open_part, open_stage
 from finetune_trainer.data.problems import Problems
 from finetune_trainer.data.report import Leak, SetReport, SourceReport, StageReport, SuiteReport
 from finetune_trainer.data.rows import RowSet
 from finetune_trainer.data.tasks import StageTasks, Task, Tasks
+from finetune_trainer.errors import TrainerError
 from finetune_trainer.run_folder import RunFolder
 
 SHARE_TOLERANCE: Final = 0.01
@@ -50,13 +52,13 @@ class Summary:
         """Fill in everything that can be: a stage or suite with a problem in a source is left out."""
         notes = {f"{file.path} {note}": None for source in self.sources.values() for file in source.files for note in file.notes}
         self.warnings += list(notes)
-        for stage, own in zip(self.spec.stages, self.tasks.stages, strict=True):
-            self._stage(stage, own)
+        for index, (stage, own) in enumerate(zip(self.spec.stages, self.tasks.stages, strict=True)):
+            self._stage(index, stage, own)
         for name, task in self.tasks.suites:
             self._suite(name, task)
         return self
 
-    def _stage(self, stage: Stage, own: StageTasks) -> None:
+    def _stage(self, index: int, stage: Stage, own: StageTasks) -> None:
         train = [self.sources[task.where] for task in own.train if task.where in self.sources]
         checked = None if own.validation is None else self.sources.get(own.validation.where)
         if len(train) < len(own.train) or (own.validation is not None and checked is None):
@@ -80,8 +82,15 @@ class Summary:
         )
         prepared = open_stage(report, self.spec.seed, self.folder)
         if self._splits(report, prepared, own):
+            self._check_start(index, stage, prepared)
             self.stages.append(self._described(report, prepared))
             self.prepared[stage.name] = prepared
+
+    def _check_start(self, index: int, stage: Stage, prepared: PreparedStage) -> None:
+        try:
+            check_start(stage, prepared.train, stage_seed(self.spec.seed, index), f"spec.stages[{index}]")
+        except TrainerError as error:
+            self.problems.add_error(error)
 
     def _described(self, report: StageReport, prepared: PreparedStage) -> StageReport:
         rows, sources = prepared.train, [*report.sources]

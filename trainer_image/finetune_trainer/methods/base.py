@@ -19,6 +19,19 @@ from finetune_trainer.modeling.base import Plain
 from finetune_trainer.modeling.start import Start
 
 
+class Examples(Protocol):
+    """The training rows of the stage, for a method that begins from them."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the stage's model will be trained, and may be asked."""
+        ...
+
+    def drawn(self, count: int, *, replayed: bool, where: str) -> list[torch.Tensor]:
+        """Token ids of so many rows, drawn by the stage's seed: the stage's own, or those of its replay sources. Raises TrainerError (DataEmpty)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a method is put on, and for which stage."""
@@ -33,6 +46,10 @@ class Setting:
     """Ids of added tokens, whose rows are trained whatever the method freezes."""
     tokenizer: Any = None
     seed: int = 0
+    examples: Examples | None = None
+    """None where there are only names and shapes."""
+    remembered: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """What the method's course remembered in the checkpoint that the stage goes on from."""
 
     def field(self, name: str = "") -> str:
         """Where an option of this method stands: `spec.stages[0].method.lora.r`."""

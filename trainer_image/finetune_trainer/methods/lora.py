@@ -1,4 +1,4 @@
-"""LoRA and its kin by PEFT: rsLoRA, DoRA, PiSSA, OLoRA, LoRA+, with ranks and scales of single modules; alone or over a stack of frozen adapters."""
+"""LoRA and its kin by PEFT: rsLoRA, DoRA, PiSSA, OLoRA, EVA, CorDA, LoRA+, with ranks and scales of single modules; alone or over a stack of frozen adapters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from finetune_api.v1alpha1.methods.lora import Lora, LoraInitialization
 from finetune_api.v1alpha1.stage import Stage
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.methods.base import Method, Setting
-from finetune_trainer.methods.peft_models import train_beside
+from finetune_trainer.methods.from_data import begun_from_data, check_ranks, course, initialization_of
+from finetune_trainer.methods.peft_models import quiet_peft, train_beside
 from finetune_trainer.methods.stacks import with_frozen
 from finetune_trainer.methods.targets import check_rank, in_layers, pattern_of, targets, trained_whole, turned
 from finetune_trainer.modeling.base import seeded
@@ -40,20 +41,29 @@ def configure(setting: Setting) -> LoraConfig:
             f"rank {odd[0]} is odd, and an orthogonal start halves it between A and B: write an even one",
             where=setting.field("r"),
         )
-    return LoraConfig(
-        r=options.r,
-        lora_alpha=cast(Any, options.alpha),
-        lora_dropout=options.dropout,
-        target_modules=chosen,
-        rank_pattern=ranks,
-        alpha_pattern=pattern_of(options.alpha_pattern, chosen, setting.field("alphaPattern")),
-        fan_in_fan_out=turned(setting.plain.model, chosen),
-        init_lora_weights=cast(Any, INITIALIZATIONS[options.initialization]),
-        use_rslora=options.rs_lora,
-        use_dora=options.dora,
-        modules_to_save=whole or None,
-        task_type=None,  # a causal model's adapter goes on a classifier only so
-    )
+    if options.initialization is LoraInitialization.EVA:
+        check_ranks(setting, options, chosen, ranks)
+    with quiet_peft():
+        return LoraConfig(
+            r=options.r,
+            lora_alpha=cast(Any, options.alpha),
+            lora_dropout=options.dropout,
+            target_modules=chosen,
+            rank_pattern=ranks,
+            alpha_pattern=pattern_of(options.alpha_pattern, chosen, setting.field("alphaPattern")),
+            fan_in_fan_out=turned(setting.plain.model, chosen),
+            **_begins(options),
+            use_rslora=options.rs_lora,
+            use_dora=options.dora,
+            modules_to_save=whole or None,
+            task_type=None,  # a causal model's adapter goes on a classifier only so
+        )
+
+
+def _begins(options: Lora) -> dict[str, Any]:
+    if options.begins_from_data:
+        return initialization_of(options)
+    return {"init_lora_weights": INITIALIZATIONS[options.initialization]}
 
 
 def apply(setting: Setting) -> nn.Module:
@@ -61,9 +71,12 @@ def apply(setting: Setting) -> nn.Module:
 
     A classifier's head is trained whole beside it (modules_to_save), as are weights that had to be made, and rows of added tokens.
     """
-    config = configure(setting)
-    with seeded(setting.seed):
-        module = with_frozen(setting.plain.model, setting.start.adapters, config)
+    config, options = configure(setting), setting.stage.method.lora or Lora()
+    if options.begins_from_data:
+        module = begun_from_data(setting, options, config)
+    else:
+        with seeded(setting.seed):
+            module = with_frozen(setting.plain.model, setting.start.adapters, config)
     train_beside(setting, config.modules_to_save or ())
     return module
 
@@ -74,4 +87,4 @@ def rates(module: nn.Module, stage: Stage) -> Mapping[str, float]:
     return {name: ratio for name, _ in module.named_parameters() if ".lora_B." in name} if ratio else {}
 
 
-METHOD = Method(apply, check=configure, rates=rates)
+METHOD = Method(apply, check=configure, rates=rates, course=lambda module, stage, length: course(module))

@@ -26,13 +26,14 @@ PEFT_PREFIX: Final = "base_model.model."
 @contextmanager
 def quiet_peft() -> Iterator[None]:
     """Without PEFT's warnings about what nobody can do anything about: an attribute's old name, kernels that need a compiler (BOFT has a way
-    without), and norms that it does not know by name but treats right."""
+    without), norms that it does not know by name but treats right, and a conversion of its own that is not used here."""
     with warnings.catch_warnings():
         for words in (
             "`is_gradient_checkpointing`",
             "Failed to load the CUDA",
             "Setting boft_n_butterfly_factor",
             "Unsupported layer type",
+            "Using Rank-Stabilized LoRA with rank_pattern",
         ):
             warnings.filterwarnings("ignore", words)
         yield

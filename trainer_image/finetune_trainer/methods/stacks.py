@@ -20,6 +20,8 @@ from finetune_trainer.methods.targets import turned
 from finetune_trainer.modeling.start import Adapter
 
 FROZEN: Final = "frozen"
+TAKEN: Final = "pissa/"
+"""Before the names, in a trainable state, of what PiSSA, OLoRA or CorDA took out of the base."""
 
 
 def with_frozen(model: Any, frozen: Sequence[Adapter], trained: LoraConfig | None = None) -> PeftModel:
@@ -75,7 +77,7 @@ def lora_layers(module: nn.Module) -> dict[str, LoraLayer]:
 
 
 def taken_out(module: nn.Module) -> dict[str, torch.Tensor]:
-    """What PiSSA or OLoRA took out of the base weights at the start (its first A and B): by it the base can be restored."""
+    """What PiSSA, OLoRA or CorDA took out of the base weights at the start (its first A and B): by it the base can be restored."""
     pairs = {name: (layer.lora_A[TRAINED].weight, layer.lora_B[TRAINED].weight) for name, layer in lora_layers(module).items()}
     return {
         f"{name}.{side}": tensor.detach().cpu().clone() for name, pair in pairs.items() for side, tensor in zip("AB", pair, strict=True)

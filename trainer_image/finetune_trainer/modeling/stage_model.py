@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,17 +17,14 @@ from finetune_api.v1alpha1.methods.lora import LoraInitialization
 from finetune_api.v1alpha1.stage import Stage
 from finetune_trainer.engine.precision import Precision, apply_precision
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.methods.base import Setting
+from finetune_trainer.methods.base import Examples, Setting
 from finetune_trainer.methods.peft_models import TRAINED
 from finetune_trainer.methods.registry import method_of
-from finetune_trainer.methods.stacks import FROZEN, lora_layers, taken_out, with_frozen
+from finetune_trainer.methods.stacks import FROZEN, TAKEN, lora_layers, taken_out, with_frozen
 from finetune_trainer.modeling.base import Plain, load_plain, restore
 from finetune_trainer.modeling.plain import plain_weights
 from finetune_trainer.modeling.start import HEADS, Head, Start
 from finetune_trainer.modeling.trained import trained_parts
-
-TAKEN: Final = "pissa/"
-"""Before the names, in a trainable state, of what PiSSA or OLoRA took out of the base."""
 
 
 @dataclass
@@ -129,8 +126,13 @@ def build_stage_model(
     tokenizer: Any,
     precision: Precision,
     seed: int,
+    examples: Examples | None = None,
+    remembered: Mapping[str, torch.Tensor] | None = None,
 ) -> StageModel:
     """Build what a stage trains, on the CPU. The same arguments give the same bytes, and the caller's random state is left alone.
+
+    examples: the stage's rows, for a method that begins from them. remembered: the tensors of the method's course in the checkpoint that the
+    stage goes on from, by which it begins as it began.
 
     Raises TrainerError (ModelUnsupported, ModelUnsafe, InvalidSpec).
     """
@@ -154,7 +156,7 @@ def build_stage_model(
     )
     if residual and any(adapter.dora for adapter in start.adapters):
         start = fold_stack(plain, start)
-    setting = Setting(plain, stage, where, start, added, tokenizer, seed)
+    setting = Setting(plain, stage, where, start, added, tokenizer, seed, examples, remembered or {})
     module = method_of(stage.method.type).apply(setting)
     result = StageModel(
         module=module,
@@ -196,7 +198,8 @@ def _set_types(module: nn.Module, precision: Precision) -> None:
 def leaves_a_residual(stage: Stage) -> bool:
     """Whether the stage's adapter starts from a part of the base's weights, which is taken out of them."""
     options = stage.method.lora
-    return options is not None and options.initialization in (LoraInitialization.PISSA, LoraInitialization.OLORA)
+    residual = (LoraInitialization.PISSA, LoraInitialization.OLORA, LoraInitialization.CORDA)
+    return options is not None and options.initialization in residual
 
 
 def added_ids(tokenizer: Any, spec: FineTuneJobSpec) -> list[int]:

@@ -232,6 +232,8 @@ def _options(stage: Stage, resolved: Mapping[str, Any]) -> dict[str, str]:
     document = resolved.get("training") or stage.training.model_dump(mode="json", exclude_none=True)
     facts = resolved.get("model", {}) | {name: resolved[name] for name in ("steps", "stepUsed", "stoppedEarly") if name in resolved}
     facts |= {name: value for name, value in resolved.get("metrics", {}).items() if name.startswith("guard_")}
+    handed = resolved.get("handOver", {})
+    facts |= {"handOverScale": handed.get("scale"), "validation loss at handOverScale": handed.get("losses")}
     return {name: _value(value) for name, value in (facts | document).items() if value not in (None, [], {})}
 
 

@@ -40,13 +40,14 @@ def render(
     adapter_base: str | None = None,
     labels: Sequence[str] | None = None,
     license_name: str | None = None,
+    scales: Mapping[str, float] | None = None,
     notes: Sequence[str] = (),
 ) -> str:
     """Return the card as Markdown.
 
     kinds: what is published, each in the folder of its name beside the card. adapter_base: what the adapter's `base_model_name_or_path`
     says (the hub's name or a published folder; default: the job's model). labels: the classes of a classifier's head. license_name: as the
-    hub spells it (`apache-2.0`), where it is known. notes: sentences for the reader, such as what a cast to bf16 costs.
+    hub spells it (`apache-2.0`), where it is known. scales: the share of its change that a stage handed over, by its name. notes: sentences for the reader, such as what a cast to bf16 costs.
     """
     spec = config.spec
     objective = spec.stages[-1].objective
@@ -60,7 +61,7 @@ def render(
         "## What was measured",
         _evaluation(table(evaluation)),
         "## How it was trained",
-        _training(spec.stages),
+        _training(spec.stages, scales or {}),
         *(["## Notes", "\n".join(f"- {text(note)}" for note in notes)] if notes else []),
         "## Where it comes from",
         _provenance(config, provenance),
@@ -169,20 +170,21 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _training(stages: Sequence[Stage]) -> str:
+def _training(stages: Sequence[Stage], scales: Mapping[str, float]) -> str:
     lines = [_line(["option", *(text(stage.name) for stage in stages)]), _line(["---", *("---" for _ in stages)])]
-    options = [_options(stage) for stage in stages]
+    options = [_options(stage, scales.get(stage.name)) for stage in stages]
     names = dict.fromkeys(name for stage in options for name in stage)
     return "\n".join([*lines, *(_line([name, *(stage.get(name, "") for stage in options)]) for name in names)])
 
 
-def _options(stage: Stage) -> dict[str, str]:
+def _options(stage: Stage, scale: float | None) -> dict[str, str]:
     document = stage.training.model_dump(mode="json", exclude_none=True)
     flat = {name: code(json.dumps(value) if not isinstance(value, str) else value) for name, value in document.items()}
     head = {"objective": str(stage.objective), "method": text(method_text(stage.method))}
     if stage.regularization:
         head["guards"] = text("; ".join(guard_text(guard) for guard in stage.regularization))
-    return head | ({"handOver": str(stage.hand_over)} if stage.hand_over else {}) | flat
+    handed = {"handOver": f"{stage.hand_over}{f' of {scale:g} of the change' if scale is not None else ''}"} if stage.hand_over else {}
+    return head | handed | flat
 
 
 def _provenance(config: TrainerConfig, provenance: Provenance) -> str:

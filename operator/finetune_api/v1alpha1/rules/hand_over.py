@@ -7,6 +7,7 @@ folded into the weights, before anything. stack: lora before lora. Which method 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Final
 
 from finetune_api.v1alpha1.method import TABLE
@@ -48,8 +49,8 @@ def _same_option(name: str, default: object) -> str:
     return f"{ours} == {theirs}"
 
 
-_APART: Final = ("targetModules", "loraPlusRatio")
-"""Compared by itself; and how fast a part learns, which is no part of what is trained on."""
+_APART: Final = ("targetModules", "loraPlusRatio", "initializationRows", "rho", "cordaMode")
+"""Compared by itself; and how fast a part learns, and how a start was looked for, which are no part of what is trained on."""
 
 SAME_LORA: Final = " && ".join(
     [*(_same_option(name, default) for name, default in _defaults().items() if name not in _APART), _same_targets()]
@@ -61,12 +62,25 @@ ADAPTERS: Final = [method for method, row in TABLE.items() if row.adapter]
 MERGED: Final = [method for method, row in TABLE.items() if row.merges]
 UNFOLDED: Final = [method for method, row in TABLE.items() if not row.folds]
 STACKED: Final = [method for method, row in TABLE.items() if row.stacks]
+SCALED: Final = [method for method, row in TABLE.items() if row.scales]
 ENDED: Final = [method for method, row in TABLE.items() if row.continues is Continues.NOTHING]
 
 
 def _pair(handed: str, holds: str, message: str, instead: str, *, unnamed: bool = False) -> Rule:
     condition = f"!has(it.handOver) || it.handOver != '{handed}' || {holds}"
     return Rule(scopes=("spec",), each="stages[+1]", field="handOver", holds=condition, message=message, instead=instead, unnamed=unnamed)
+
+
+_SCALES: Final = {"handOverScale": "has(it.handOverScale)", "handOverScaleBy": "has(it.handOverScaleBy)"}
+"""How much of a change is handed over: the fields, and whether they are written."""
+
+
+def _scaled(each: str, holds: str, message: str, instead: str, fields: tuple[str, ...] = tuple(_SCALES)) -> Iterator[Rule]:
+    """One rule for each way to say how much, so that the one that is written is blamed."""
+    for field in fields:
+        words = instead.format(field)
+        condition = f"!{_SCALES[field]} || ({holds})"
+        yield Rule(scopes=("spec",), each=each, field=field, holds=condition, message=message, instead=words, unnamed=True)
 
 
 def _at(position: str, field: str, default: str) -> str:
@@ -157,6 +171,40 @@ RULES: Final = (
         f"!({either('it.method.type', STACKED)}) || {either('next.method.type', STACKED)}",
         f"only {' and '.join(STACKED)} can be stacked on {' or '.join(STACKED)}",
         "write handOver: merge, or make the next stage's method lora",
+    ),
+    *_scaled("stages[-1]", "false", "the last stage hands over to nobody", "leave {} out"),
+    *_scaled(
+        "stages[+1]",
+        "!has(it.handOverScaleBy)",
+        "the share is given or chosen",
+        "write handOverScale or handOverScaleBy",
+        ("handOverScale",),
+    ),
+    *_scaled(
+        "stages[+1]",
+        either("it.method.type", SCALED),
+        "this method makes no change of the model's weights of which a part could be handed over",
+        "leave {} out",
+    ),
+    *_scaled(
+        "stages[+1]",
+        f"!has(it.handOver) || it.handOver == 'merge' || !({either('it.method.type', MERGED)})",
+        "an adapter that stays one is handed over whole",
+        "write handOver: merge, or leave {} out",
+    ),
+    *_scaled(
+        "stages[+1]",
+        "next.objective != 'classification'",
+        "before the next stage trains its new head, its loss says nothing",
+        "write handOverScale with a number",
+        ("handOverScaleBy",),
+    ),
+    *_scaled(
+        "stages[+1]",
+        "has(next.data.validation)",
+        "the share is chosen on the next stage's validation rows, and it has none",
+        "add data.validation to the next stage, or write handOverScale with a number",
+        ("handOverScaleBy",),
     ),
     Rule(
         scopes=("spec",),

@@ -85,6 +85,18 @@ def _unusual(method: str, row: Row) -> Iterator[Rule]:
         )
 
 
+def _from_data(field: str, *starts: str) -> Rule:
+    start = "it.?initialization.orValue('default')"
+    return Rule(
+        scopes=(METHOD,),
+        each="lora",
+        field=field,
+        holds=f"!has(it.{field}) || {either(start, starts)}",
+        message="this start does not look at data so",
+        instead=f"write initialization: {' or '.join(starts)}, or leave {field} out",
+    )
+
+
 _ROUNDED: Final = "self.method.?full.?weights.orValue('fp32') == 'bf16'"
 
 RULES: Final = (
@@ -158,6 +170,17 @@ RULES: Final = (
         holds="it.?r.orValue(32) % it.?k.orValue(2) == 0",
         message="the granularity does not divide the rank",
         instead="write a k that divides r",
+    ),
+    _from_data("initializationRows", "eva", "corda"),
+    _from_data("rho", "eva"),
+    _from_data("cordaMode", "corda"),
+    Rule(
+        scopes=(STAGE,),
+        each="method.lora",
+        field="cordaMode",
+        holds="it.?cordaMode.orValue('') != 'knowledgePreserved' || self.data.train.exists(source, source.?replay.orValue(false))",
+        message="nothing says what has to be kept",
+        instead="add a source of it to data.train, with replay: true and a small weight",
     ),
     Rule(
         scopes=(METHOD,),
