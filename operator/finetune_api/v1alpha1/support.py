@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from finetune_api.v1alpha1.methods.common import Options
+from finetune_api.v1alpha1.methods.qlora import Quantization
 from finetune_api.v1alpha1.objective import Objective
 
 
@@ -75,6 +76,8 @@ class Row:
     stacks: bool = False
     """Whether its adapter can lie frozen under another, and over one."""
     continues: Continues = Continues.ANYTHING
+    quantizations: tuple[Quantization, ...] = ()
+    """What the base under it can be kept in; without any it is never quantised."""
     packs: bool = True
     """Whether several documents may share a row."""
     refused: tuple[Refusal, ...] = ()

@@ -142,9 +142,11 @@ def _check_methods(config: TrainerConfig, model: Path, tokenizer: PreTrainedToke
     """Ask the model's names and shapes whether the stages' methods can do what they say; only where it matters, since looking costs seconds."""
     if not any(stage.method.asks_the_model for stage in config.spec.stages):
         return
-    from finetune_trainer.modeling.sketch import method_problems  # imports torch and the architectures
+    from finetune_trainer.engine.precision import training_device
+    from finetune_trainer.modeling.sketch import machine_problems, method_problems  # imports torch and the architectures
 
-    for error in method_problems(model, config.spec.stages, tokenizer):
+    device = training_device() if config.pod is None else None  # another pod will train, perhaps on another kind of node
+    for error in (*machine_problems(config.spec.stages, device), *method_problems(model, config.spec.stages, tokenizer)):
         problems.add_error(error)
 
 

@@ -95,6 +95,10 @@ def nothing_to_check(setting: Setting) -> None:
     """Every model will do."""
 
 
+def any_machine(where: str, stage: Stage, device: torch.device | None) -> None:
+    """Every machine and image will do."""
+
+
 @dataclass(frozen=True)
 class OwnForm:
     """How an adapter is published that PEFT does not know."""
@@ -113,6 +117,8 @@ class Method:
 
     apply: Apply
     check: Callable[[Setting], object] = nothing_to_check
+    machine: Callable[[str, Stage, torch.device | None], object] = any_machine
+    """Refuses, by `spec.stages[0]` and the stage, what this image or the device that will train cannot do. None: it isn't known yet which will."""
     rates: Callable[[nn.Module, Stage], Mapping[str, float]] = field(default=lambda module, stage: {})
     """Factors of the learning rate for parameters that have one, by their names in the module."""
     course: Callable[[nn.Module, Stage, Length], Course] | None = None
