@@ -19,6 +19,8 @@ on tiny GPT-2, LLaMA, Mistral, Qwen and BERT models, refused ones among them.
 ## Which one
 
 - Begin with **lora**. It learns most of what full tuning learns at a fraction of the memory, and forgets less.
+- **qlora** where the base alone would fill the GPU: nf4 takes about an eighth of fp32 for its linear layers. It is slower than LoRA, and what is
+  published goes onto the base in fp32, not onto the quantised one that was trained on: the report says how far they are apart.
 - **full** where LoRA is not enough and there is data for it; with `layerDecay`, or **gradual**, where what the base knows must stay.
 - **partial**, **headOnly**, **lnTuning**, **trainableTokens** change little, and leave a plain model.
 - **adapter**, **ia3** and the three methods with a prompt leave a small artifact of which many can share one base in memory.
@@ -31,8 +33,8 @@ the weights, in fp32, and compared with the adapter before it is published. The 
 optimizer step (8 at a time, with as many accumulated; a stage that writes one of `perDeviceTrainBatchSize` and `gradientAccumulationSteps` has what it writes), and the share of the steps
 in which the rate rises. `finetune plan` shows them, and `finetune validate` warns of values far from them.
 
-| method | continue | merge | stack | published as | packing | default rate | rows a step | warm-up |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| method | continue | merge | stack | published as | quantised base | packing | default rate | rows a step | warm-up |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 _CONTINUES: Final = {Continues.ANYTHING: "before anything", Continues.ITSELF: "before the same options", Continues.NOTHING: "no"}
 
@@ -50,6 +52,7 @@ def _rows() -> Iterator[str]:
             _yes(row.merges),
             _yes(row.stacks),
             " or ".join(kinds),
+            ", ".join(row.quantizations) or "no",
             _yes(row.packs),
             f"{row.learning_rate:g}".replace("e-0", "e-"),
             str(row.batch),

@@ -8,6 +8,7 @@ Document = dict[str, Any]
 
 LORA: Final[Document] = {"type": "lora", "lora": {"r": 4, "alpha": 8, "dropout": 0.1}}
 EVA: Final = {"type": "lora", "lora": {**LORA["lora"], "initialization": "eva", "initializationRows": 16, "layersToTransform": [28, 29]}}
+QLORA: Final = {"type": "qlora", "qlora": {"r": 4, "alpha": 8, "dropout": 0.1}}
 FULL: Final = {"type": "full"}
 DATA: Final = {
     "causalLanguageModeling": "glosses-1000",
@@ -95,11 +96,11 @@ CONFIGURATIONS: Final[dict[str, Document]] = {
         ],
         "evaluation": {**suite("supervised", "loss"), "baseline": False},
     },
-    "supervised, LoRA: stacked on LoRA, accumulation at unequal lengths": {
+    "supervised, LoRA, and QLoRA stacked on it: accumulation at unequal lengths, evaluations of a base in nf4": {
         "model": LLAMA,
         "stages": [
             stage("first", "supervised", LORA, {"gradientAccumulationSteps": 4, "maxSteps": 10}, handOver="stack"),
-            stage("second", "supervised", LORA, {"lrSchedulerType": "constant", "warmupSteps": 3}),
+            stage("second", "supervised", QLORA, {"lrSchedulerType": "constant", "warmupSteps": 3}, evalSteps=6),
         ],
     },
     "supervised, gradual unfreezing, then AFLoRA: what freezes when": {

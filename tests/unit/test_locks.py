@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OF_THE_BASE = re.compile(r"torch|triton|nvidia-(?!ml-py)|cuda")
+OF_THE_BASE = re.compile(r"torch(?!ao)|triton|nvidia-(?!ml-py)|cuda")
 
 
 def entries(name: str) -> set[str]:

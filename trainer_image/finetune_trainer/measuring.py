@@ -19,6 +19,8 @@ from finetune_trainer.engine.precision import Precision
 from finetune_trainer.evaluation.point import Head as MeasuredBy
 from finetune_trainer.handover import hand_over
 from finetune_trainer.modeling.base import load_plain
+from finetune_trainer.modeling.plain import inner_model
+from finetune_trainer.modeling.quantised import known
 from finetune_trainer.modeling.stage_model import StageModel, added_ids
 from finetune_trainer.modeling.start import HEADS, Head, Start
 
@@ -43,7 +45,9 @@ class Heads:
         """The model for a suite, or why there is none."""
         head = HEADS[suite.objective]
         if self.own is not None and head is self.own.head:
-            return MeasuredBy(self.own.module, labels=self.own.labels)
+            kept = known(inner_model(self.own.module))
+            note = f"measured with the base in {kept.kind}, as it was trained" if kept else None
+            return MeasuredBy(self.own.module, labels=self.own.labels, note=note)
         if head not in self.made:
             self.made[head] = self._make(head)
         return self.made[head]
@@ -72,6 +76,12 @@ class Heads:
         if self.own is not None:
             note = "measured with the head that an earlier stage left" if head in start.heads else "measured with the base model's own head"
         return MeasuredBy(plain.model.to(self.device), labels=start.labels if head is Head.CLASSIFICATION else None, note=note)
+
+
+def folded_model(model: StageModel, tokenizer: Any) -> Any:
+    """A stage's model as a plain one in fp32 on the CPU, its adapter folded in; a quantised base as it is in its files."""
+    loaded = load_plain(folded_start(model), model.head, labels=model.labels, tokenizer=tokenizer, added=model.added)
+    return loaded.model
 
 
 def folded_start(model: StageModel) -> Start:

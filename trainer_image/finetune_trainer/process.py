@@ -23,6 +23,7 @@ from finetune_api.constants import REASONS, REPORT_PAGES, ExitCode, Reason
 from finetune_api.wire import RunResult, TrainerConfig
 from finetune_trainer import message
 from finetune_trainer.attention import Attentive
+from finetune_trainer.backends import needed
 from finetune_trainer.checkpoint.identity import claim
 from finetune_trainer.checkpoint.lock import hold
 from finetune_trainer.checkpoint.signals import StopFlag
@@ -109,7 +110,7 @@ def run(command: str, config: TrainerConfig, *, ending: Ending, reporter: Report
             _answer(stop)
             prepare(config, reporter, stop=stop)
             return RunResult(outcome="Succeeded", exit_code=ExitCode.SUCCESS)
-        with lean_imports():
+        with lean_imports(needed(config.spec.stages)):
             from finetune_trainer import recipe
 
         beat()

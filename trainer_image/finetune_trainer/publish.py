@@ -25,9 +25,11 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.export import adapter, verify
 from finetune_trainer.export.place import PROVENANCE, Place, check_place, measured, new_folder, weights_digest, written
 from finetune_trainer.export.plain_model import write_model
-from finetune_trainer.export.verify import CastCost, Probe
+from finetune_trainer.export.verify import CastCost, Probe, QuantizationCost
+from finetune_trainer.measuring import folded_model
 from finetune_trainer.modeling.base import load_config
 from finetune_trainer.modeling.plain import inner_model, plain_weights
+from finetune_trainer.modeling.quantised import known
 from finetune_trainer.modeling.stage_model import StageModel
 from finetune_trainer.modeling.start import Head
 from finetune_trainer.progress import Reporter
@@ -48,7 +50,9 @@ class Publication:
     tokenizer: Any
     probe: Probe
     wanted: torch.Tensor
-    """The trained model's logits on the probe."""
+    """The trained model's logits on the probe; of one that was trained on a quantised base, those on the base in fp32."""
+    quantized: QuantizationCost | None
+    """How far these are apart."""
     facts: Provenance
     revision: str | None
     """The hub's commit of the base."""
@@ -78,6 +82,7 @@ def publish(
     tokenizer = load_tokenizer(prepared.tokenizer_folder, config.spec)
     model.module.float()
     probe = Probe.of(prepared.stages[model.stage.name].train, pad=tokenizer.pad_token_id)
+    wanted, quantized = compared(model, tokenizer, probe)
     revision = prepared.provenance.model_revision if config.spec.model.uri.startswith("hf://") else None
     job = Publication(
         model=model,
@@ -85,14 +90,15 @@ def publish(
         place=place,
         tokenizer=tokenizer,
         probe=probe,
-        wanted=probe.logits(model.module),
+        wanted=wanted,
+        quantized=quantized,
         facts=provenance.complete(prepared.provenance, config),
         revision=revision,
         files=files or FileLayer(),
         pause=pause,
     )
     kinds = formats(model, config)
-    notes: list[str] = []
+    notes = [quantized.sentence()] if quantized is not None else []
     artifacts: list[Artifact] = []
     for done, kind in enumerate(kinds):
         reporter.report(
@@ -105,6 +111,15 @@ def publish(
     artifacts.append(_publish_report(job, artifacts))
     reporter.report(Activity.PUBLISH, done=len(kinds), total=len(kinds), unit="models", message=f"published to {place.uri}")
     return artifacts
+
+
+def compared(model: StageModel, tokenizer: Any, probe: Probe) -> tuple[torch.Tensor, QuantizationCost | None]:
+    """The logits that a published model must have, and what it costs to leave a quantised base for the one in fp32."""
+    trained = probe.logits(model.module)
+    if known(inner_model(model.module)) is None:
+        return trained, None
+    exact = probe.logits(folded_model(model, tokenizer))
+    return exact, verify.quantization_cost(trained, exact, probe, model.head)
 
 
 def formats(model: StageModel, config: TrainerConfig) -> list[OutputFormat]:
@@ -163,6 +178,8 @@ def _write_provenance(job: Publication, folder: Path, difference: float, cost: C
     verification: dict[str, Any] = {"largestLogitDifference": difference, "tolerance": verify.TOLERANCE}
     if cost is not None:
         verification["castToBf16"] = cost.document()
+    if job.quantized is not None:
+        verification["quantizedBase"] = job.quantized.document()
     known = outcome.complete(RunResult(outcome="Succeeded", exit_code=ExitCode.SUCCESS), job.config)
     more = {"verification": verification, "precision": job.model.precision.record(), **_scales(known)}
     data = provenance.document(job.config, job.facts, **more)

@@ -24,6 +24,7 @@ from finetune_api.v1alpha1.evaluation import Suite
 from finetune_api.v1alpha1.stage import Stage
 from finetune_api.wire import Activity, RunResult, TrainerConfig
 from finetune_trainer import handover, outcome, provenance, publish
+from finetune_trainer.backends import quantization_of
 from finetune_trainer.checkpoint.journal import Event
 from finetune_trainer.checkpoint.lineage import stage_index, stage_name
 from finetune_trainer.checkpoint.signals import StopFlag
@@ -34,6 +35,7 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation import gates, results
 from finetune_trainer.evaluation.point import Head as MeasuredBy
 from finetune_trainer.evaluation.point import Setting, measure_point
+from finetune_trainer.export.verify import Probe
 from finetune_trainer.guards.registry import guards_of
 from finetune_trainer.handing_over import handed_over
 from finetune_trainer.measuring import Heads, folded_start
@@ -109,7 +111,12 @@ def run_stage(work: Work, key: str, stage: Stage, model: StageModel, committer: 
         stop=work.stop,
         guards=guards_of(model, tokenizer=work.tokenizer, seed=stage_seed(work.config.spec.seed, index)),
     )
-    record = {"training": trained.resolved, "model": model.summary(), "metrics": trained.metrics, "steps": trained.steps}
+    summary = model.summary()
+    if quantization_of(stage) is not None:
+        probe = Probe.of(work.prepared.stages[stage.name].train, pad=work.tokenizer.pad_token_id)
+        _, cost = publish.compared(model, work.tokenizer, probe)
+        summary |= {"onTheBaseInFp32": cost.document()} if cost else {}
+    record = {"training": trained.resolved, "model": summary, "metrics": trained.metrics, "steps": trained.steps}
     record |= {"stepUsed": trained.step_used, "stoppedEarly": trained.stopped_early}
     work.epoch.files.replace_file(work.epoch.stage_folder(key) / outcome.RESOLVED, (json.dumps(record, indent=1) + "\n").encode())
     return trained

@@ -27,6 +27,7 @@ from finetune_trainer.engine.precision import Precision, bf16_capable, resolve_p
 from finetune_trainer.errors import Stopped
 from finetune_trainer.export.place import check_place
 from finetune_trainer.modeling.base import load_config
+from finetune_trainer.modeling.sketch import machine_problems
 from finetune_trainer.modeling.stage_model import StageModel, build_stage_model
 from finetune_trainer.modeling.start import Start
 from finetune_trainer.progress import JobProgress, Reporter
@@ -73,6 +74,9 @@ def open_run(config: TrainerConfig, reporter: Reporter, stop: StopFlag) -> Work:
     run = RunFolder(Path(config.run_folder))
     prepared = load_prepared(config)
     check_place(config)
+    for error in machine_problems(config.spec.stages, training_device()):
+        if error.stage in config.segment.stages:
+            raise error
     epoch = open_epoch(run, segment=config.segment.index)
     progress = JobProgress(reporter, parts(config.spec, prepared))
     progress.report(Activity.LOAD, message=outcome.resumed(epoch))

@@ -15,6 +15,7 @@ from finetune_api.v1alpha1.methods.layers import Bottleneck, Full, Gradual, Weig
 from finetune_api.v1alpha1.methods.lora import Lora
 from finetune_api.v1alpha1.methods.partial import Partial
 from finetune_api.v1alpha1.methods.prompts import PrefixTuning, PromptTuning, PTuning
+from finetune_api.v1alpha1.methods.qlora import Qlora, Quantization
 from finetune_api.v1alpha1.methods.updates import AdaLora, AfLora, Boft, C3a, FourierFt, Gralora, Hra, LoHa, LoKr, Oft, Vera
 from finetune_api.v1alpha1.methods.vectors import Ia3, LnTuning, TrainableTokens
 from finetune_api.v1alpha1.objective import Objective
@@ -27,6 +28,7 @@ class MethodType(StrEnum):
     PARTIAL = "partial"
     HEAD_ONLY = "headOnly"
     LORA = "lora"
+    QLORA = "qlora"
     ADALORA = "adalora"
     LOHA = "loha"
     LOKR = "lokr"
@@ -125,6 +127,7 @@ TABLE: Final[dict[MethodType, Row]] = {
         about="Feature extraction: the backbone stays, what stands on it is trained. Refused where the output projection is tied to the embeddings.",
     ),
     MethodType.LORA: _update(Lora, stacks=True),
+    MethodType.QLORA: _update(Qlora, stacks=True, quantizations=tuple(Quantization)),
     MethodType.ADALORA: _update(AdaLora, rate=1e-3, usual=(1e-5, 1e-2), continues=Continues.NOTHING),
     MethodType.LOHA: _update(LoHa, refused=(_TURNED,)),
     MethodType.LOKR: _update(LoKr, refused=(_TURNED,)),
@@ -170,6 +173,8 @@ class Method(ApiModel):
     """Options of `type: partial`, required there. Example: {trained: ["lm_head.*"]}"""
     lora: Lora | None = None
     """Options of `type: lora`. Default: rank 16, alpha 32, on all linear modules. Example: {r: 16, alpha: 32}"""
+    qlora: Qlora | None = None
+    """Options of `type: qlora`. Default: a base in nf4, else as lora. Example: {quantization: nf4, r: 16}"""
     adalora: AdaLora | None = None
     """Options of `type: adalora`. Default: ranks from 12 to 8. Example: {initR: 12, targetR: 8}"""
     loha: LoHa | None = None

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from finetune_api.v1alpha1.methods.common import Options
+from finetune_api.v1alpha1.methods.qlora import Quantization
 from finetune_api.v1alpha1.objective import Objective
 
 
@@ -85,6 +86,8 @@ class Row:
     continues: Continues = Continues.ANYTHING
     backbone: bool = True
     """Whether it changes weights of the backbone, or adds to them: what only stands on it has nothing else to hand over."""
+    quantizations: tuple[Quantization, ...] = ()
+    """What the base under it can be kept in; without any it is never quantised."""
     packs: bool = True
     """Whether several documents may share a row."""
     refused: tuple[Refusal, ...] = ()

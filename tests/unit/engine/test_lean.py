@@ -7,14 +7,17 @@ import sys
 
 SCRIPT = """
 import gc, sys
-from finetune_trainer.lean import UNUSED, lean_imports
+from finetune_trainer.lean import QUANTISING, UNUSED, lean_imports
 with lean_imports():
     import finetune_trainer.recipe
 assert gc.isenabled() and gc.get_freeze_count() > 100_000, gc.get_freeze_count()
 assert not set(UNUSED) & set(sys.modules), sorted(set(UNUSED) & set(sys.modules))
 from transformers.utils import is_datasets_available
 assert not is_datasets_available()
-import importlib.util
+from peft import LoraConfig, get_peft_model
+from torch import nn
+get_peft_model(nn.Sequential(nn.Linear(4, 4)), LoraConfig(r=1, target_modules=["0"]))
+assert not [name for name in QUANTISING if sys.modules.get(name)], "nor does an adapter import what quantises"
 print(all(name not in sys.modules for name in UNUSED))
 """
 

@@ -13,6 +13,7 @@ from finetune_api.v1alpha1.fine_tune_job import RULES_APART, FineTuneJobSpec
 from finetune_api.v1alpha1.method import MethodType
 from finetune_api.v1alpha1.objective import Objective
 from finetune_trainer.methods.registry import method_of
+from finetune_trainer.modeling.few_bits import dense, is_quantised
 from finetune_trainer.modeling.plain import inner_model, plain_weights
 from finetune_trainer.modeling.stage_model import StageModel
 from finetune_trainer.modeling.start import Start
@@ -23,6 +24,7 @@ SMALL: Final[dict[MethodType, dict[str, Any]]] = {
     MethodType.GRADUAL: {"everySteps": 2},
     MethodType.PARTIAL: {"frozen": ["*.0.*"]},
     MethodType.LORA: {"r": 4},
+    MethodType.QLORA: {"r": 4},
     MethodType.ADALORA: {"initR": 6, "targetR": 3, "interval": 2},
     MethodType.LOHA: {"r": 4},
     MethodType.LOKR: {"r": 4},
@@ -143,6 +145,25 @@ def lora(llama: Path) -> None:
     assert not update(llama, model, "model.layers.1.mlp.up_proj").any()
     a, b = (side["default"].weight.detach() for side in (layer(model).lora_A, layer(model).lora_B))
     assert torch.allclose(update(llama, model), 2 * b @ a, atol=1e-6)
+
+
+def qlora(llama: Path) -> None:
+    """The blocks' linear layers are in few bits, what is trained in fp32; and it computes what LoRA would on the weights that these stand for."""
+    for quantization, most in (("nf4", 0.75), ("int8", 1.1), ("torchaoInt8", 1.1)):
+        model = train(built(llama, method("qlora", r=4, quantization=quantization)))
+        assert {parameter.dtype for parameter in model.module.parameters() if parameter.requires_grad} == {torch.float32}
+        blocks = {name: part for name, part in model.module.named_modules() if name.endswith(".base_layer")}
+        assert len(blocks) == 14
+        assert all(is_quantised(part.weight) for part in blocks.values())
+        shown = model.summary()
+        assert shown["quantizedLayers"] == 14
+        assert shown["quantizedBytes"] < most * shown["quantizedBytesInFp32"] / 4  # a layer of 64 × 64 has hardly more weights than tables
+        same = built(llama, method("lora", r=4))
+        for name, part in same.module.named_modules():
+            if name in blocks:
+                part.weight.data.copy_(dense(blocks[name]))
+        same.load_trainable_state(model.trainable_state())
+        assert apart(logits(same), logits(model)) < (1e-5 if quantization != "int8" else 5e-2)  # LLM.int8 rounds the inputs too
 
 
 def adalora(llama: Path) -> None:

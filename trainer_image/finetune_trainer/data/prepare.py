@@ -146,14 +146,16 @@ def _check_methods(
     looking costs seconds."""
     if not any(stage.method.asks_the_model for stage in config.spec.stages):
         return
-    from finetune_trainer.modeling.sketch import method_problems  # imports torch and the architectures
+    from finetune_trainer.engine.precision import training_device
+    from finetune_trainer.modeling.sketch import machine_problems, method_problems  # imports torch and the architectures
 
     lengths = {
         stage.name: stage_order(stage, prepared[stage.name], config.spec.seed).length(stage.training)
         for stage in config.spec.stages
         if stage.name in prepared and stage.method.asks_the_model
     }
-    for error in method_problems(model, config.spec.stages, tokenizer, lengths):
+    device = training_device() if config.pod is None else None  # another pod will train, perhaps on another kind of node
+    for error in (*machine_problems(config.spec.stages, device), *method_problems(model, config.spec.stages, tokenizer, lengths)):
         problems.add_error(error)
 
 

@@ -66,8 +66,9 @@ def resolve_precision(
 def apply_precision(model: nn.Module, precision: Precision) -> None:
     """Cast the weights in place; what is trained is known by requires_grad."""
     for parameter in model.parameters():
-        if parameter.is_floating_point():
-            parameter.data = parameter.data.to(precision.trainable if parameter.requires_grad else precision.frozen)
+        wanted = precision.trainable if parameter.requires_grad else precision.frozen
+        if parameter.is_floating_point() and parameter.dtype is not wanted:
+            parameter.data = parameter.data.to(wanted)
 
 
 def training_device() -> torch.device:

@@ -20,6 +20,7 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.methods.peft_models import TRAINED
 from finetune_trainer.methods.stacks import lora_layers
 from finetune_trainer.modeling.base import load_plain
+from finetune_trainer.modeling.few_bits import dense
 from finetune_trainer.modeling.plain import low_rank, plain_weights
 from finetune_trainer.modeling.stage_model import StageModel
 from finetune_trainer.modeling.start import Start
@@ -187,7 +188,7 @@ def contribution(layer: LoraLayer) -> torch.Tensor:
     update = layer.scaling[TRAINED] * (b @ a)
     if TRAINED not in layer.lora_magnitude_vector:
         return update
-    base = layer.get_base_layer().weight.detach().float()
+    base = dense(layer.get_base_layer()).float()
     under = low_rank(layer, [name for name in layer.active_adapters if name != TRAINED])
     if layer.fan_in_fan_out:
         base, under = base.T, under.T

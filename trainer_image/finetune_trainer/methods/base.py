@@ -116,6 +116,10 @@ def any_length(setting: Setting, length: Length) -> None:
     """A stage may be as short as it likes."""
 
 
+def any_machine(where: str, stage: Stage, device: torch.device | None) -> None:
+    """Every machine and image will do."""
+
+
 @dataclass(frozen=True)
 class OwnForm:
     """How an adapter is published that PEFT does not know."""
@@ -136,6 +140,8 @@ class Method:
     check: Callable[[Setting], object] = nothing_to_check
     fits: Callable[[Setting, Length], object] = any_length
     """Raises where its schedule would never train, or end after the stage: asked by `prepare`, once the data says how long that is."""
+    machine: Callable[[str, Stage, torch.device | None], object] = any_machine
+    """Refuses, by `spec.stages[0]` and the stage, what this image or the device that will train cannot do. None: it isn't known yet which will."""
     rates: Callable[[nn.Module, Stage], Mapping[str, float]] = field(default=lambda module, stage: {})
     """Factors of the learning rate for parameters that have one, by their names in the module."""
     decays: Callable[[nn.Module, Stage], Mapping[str, float]] = field(default=lambda module, stage: {})

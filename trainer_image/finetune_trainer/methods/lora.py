@@ -28,9 +28,9 @@ INITIALIZATIONS: Final[dict[LoraInitialization, bool | str]] = {
 }
 
 
-def configure(setting: Setting) -> LoraConfig:
-    """The adapter's configuration. Raises TrainerError(InvalidSpec) where the options name what is not there, or fit no matrix."""
-    options = setting.stage.method.lora or Lora()
+def configure(setting: Setting, options: Lora | None = None) -> LoraConfig:
+    """The adapter's configuration; options: the stage's. Raises TrainerError(InvalidSpec) where they name what is not there, or fit no matrix."""
+    options = options or setting.stage.method.lora or Lora()
     whole = trained_whole(setting, options.modules_to_save)
     chosen = in_layers(targets(setting, options, avoid=whole), options.layers_to_transform, setting.field("layersToTransform"))
     ranks = pattern_of(options.rank_pattern, chosen, setting.field("rankPattern"))

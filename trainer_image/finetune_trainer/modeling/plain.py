@@ -18,6 +18,9 @@ from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from torch.nn.utils import parametrize
 
+from finetune_trainer.modeling.few_bits import dense, is_quantised
+from finetune_trainer.modeling.quantised import known
+
 
 class OwnLayer(nn.Module):
     """An adapter's layer that is not PEFT's: it stands in the place of a module, which is its `base_layer`, and cannot be folded into it."""
@@ -29,14 +32,17 @@ def inner_model(module: nn.Module) -> Any:
 
 
 def plain_weights(module: nn.Module, *, fold: bool = True) -> dict[str, torch.Tensor]:
-    """Every weight under its name in the plain model, fp32 on the CPU; a tied weight stands once.
+    """Every weight under its name in the plain model, fp32 on the CPU; a tied weight stands once. Of quantised layers what was quantised.
 
     fold: put what the active adapters do into the weights; without it they are left as the base's.
     """
     inner = inner_model(module)
-    wrappers = _wrappers(inner)
-    result: dict[str, torch.Tensor] = {}
+    wrappers, quantised = _wrappers(inner), known(inner)
+    result = quantised.exact() if quantised is not None else {}
+    exact = dict(result)
     for name, parameter in inner.named_parameters():
+        if is_quantised(parameter):
+            continue
         owner = _owner(name, wrappers)
         if owner is None:
             result[name] = _exact(parameter)
@@ -44,7 +50,7 @@ def plain_weights(module: nn.Module, *, fold: bool = True) -> dict[str, torch.Te
             result.update(_unwrapped(owner, wrappers[owner], name.removeprefix(f"{owner}."), parameter))
     for owner, wrapper in wrappers.items():
         if fold and isinstance(wrapper, BaseTunerLayer):
-            result |= {f"{owner}.{leaf}": _exact(tensor) for leaf, tensor in folded(wrapper).items()}
+            result |= {f"{owner}.{leaf}": _exact(tensor) for leaf, tensor in folded(wrapper, exact.get(f"{owner}.weight")).items()}
     return result
 
 
@@ -72,21 +78,21 @@ def wrapped_names(module: nn.Module) -> tuple[set[str], set[str]]:
     return adapted, whole
 
 
-def folded(layer: Any) -> dict[str, torch.Tensor]:
-    """A layer's weights with its active adapters folded in, fp32, by their names in the plain layer."""
+def folded(layer: Any, exact: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+    """A layer's weights with its active adapters folded in, fp32, by their names in the plain layer. exact: its weight, where it is quantised."""
     if isinstance(layer, LoraLayer) and not isinstance(layer, AdaLoraLayer):
-        return {"weight": low_rank(layer, layer.active_adapters)}
+        return {"weight": low_rank(layer, layer.active_adapters, exact)}
     merged = copy.deepcopy(layer).float().eval()  # merging changes the layer, and rounds in its type
     merged.merge()
     return {name: parameter.detach() for name, parameter in merged.get_base_layer().named_parameters()}
 
 
-def low_rank(layer: LoraLayer, adapters: Sequence[str]) -> torch.Tensor:
-    """The layer's weight with these adapters folded in: the same sum that its forward pass makes, adapter by adapter.
+def low_rank(layer: LoraLayer, adapters: Sequence[str], exact: torch.Tensor | None = None) -> torch.Tensor:
+    """The layer's weight, or `exact` in its place, with these adapters folded in: the same sum that its forward pass makes, adapter by adapter.
 
     DoRA's norm is taken over the base weight and its own update, as PEFT's forward pass does, whatever lies under it.
     """
-    base = layer.get_base_layer().weight.detach().float()
+    base = (dense(layer.get_base_layer()) if exact is None else exact.to(layer.lora_A[adapters[0]].weight.device)).float()
     turned = bool(layer.fan_in_fan_out)
     total = base.clone()
     for name in adapters:

@@ -44,6 +44,16 @@ def family_of(plain: Plain) -> Family:
     return Family.GPT2 if any(isinstance(module, Conv1D) for module in plain.model.modules()) else Family.LLAMA
 
 
+def machine_problems(stages: Sequence[Stage], device: torch.device | None) -> Iterator[TrainerError]:
+    """Yield what this image, or the device that will train, cannot do of the stages' methods. device: None where that isn't known yet."""
+    for index, stage in enumerate(stages):
+        try:
+            method_of(stage.method.type).machine(f"spec.stages[{index}]", stage, device)
+        except TrainerError as error:
+            error.stage = error.stage or stage.name
+            yield error
+
+
 def method_problems(
     model: Path, stages: Sequence[Stage], tokenizer: Any, lengths: Mapping[str, tuple[int, int]] | None = None
 ) -> Iterator[TrainerError]:

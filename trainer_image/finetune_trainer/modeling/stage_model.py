@@ -13,7 +13,6 @@ from torch import nn
 from finetune_api.constants import Reason
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
 from finetune_api.v1alpha1.methods.layers import Weights
-from finetune_api.v1alpha1.methods.lora import LoraInitialization
 from finetune_api.v1alpha1.stage import Stage
 from finetune_trainer.engine.precision import Precision, apply_precision
 from finetune_trainer.errors import TrainerError
@@ -22,7 +21,9 @@ from finetune_trainer.methods.peft_models import TRAINED
 from finetune_trainer.methods.registry import method_of
 from finetune_trainer.methods.stacks import FROZEN, TAKEN, lora_layers, taken_out, with_frozen
 from finetune_trainer.modeling.base import Plain, load_plain, restore
-from finetune_trainer.modeling.plain import plain_weights
+from finetune_trainer.modeling.few_bits import compute_in, entries
+from finetune_trainer.modeling.plain import inner_model, plain_weights
+from finetune_trainer.modeling.quantised import figures, known, quantise_again
 from finetune_trainer.modeling.start import HEADS, Head, Start
 from finetune_trainer.modeling.trained import trained_parts
 
@@ -67,7 +68,7 @@ class StageModel:
 
     def summary(self) -> dict[str, Any]:
         """For the log and the report: counts of parameters, and what the stage started from."""
-        sizes = {name: (parameter.numel(), parameter.requires_grad) for name, parameter in self.module.named_parameters()}
+        sizes = {name: (entries(parameter), parameter.requires_grad) for name, parameter in self.module.named_parameters()}
         archived = sorted(head for head in self.start.heads if head is not self.head)
         return {
             "startsFrom": self.start.describe(),
@@ -77,6 +78,7 @@ class StageModel:
             "parameters": sum(size for size, _ in sizes.values()),
             "trainedParameters": sum(size for size, trained in sizes.values() if trained),
             **({"trained": parts} if (parts := self._parts()) else {}),
+            **figures(inner_model(self.module)),
         }
 
     def trains(self) -> str:
@@ -112,9 +114,13 @@ class StageModel:
                 continue
             ours, theirs = (source[keys[1]] @ source[keys[0]] for source in (self.taken, saved))
             change = layer.scaling[TRAINED] * (ours - theirs)
+            self.taken |= {key: saved[key].cpu().clone() for key in keys}
+            quantised = known(inner_model(self.module))
+            if quantised is not None:
+                quantise_again(inner_model(self.module), name, quantised.exact()[f"{name}.weight"])
+                continue
             weight = layer.get_base_layer().weight
             weight += (change.T if layer.fan_in_fan_out else change).to(weight)
-            self.taken |= {key: saved[key].cpu().clone() for key in keys}
 
 
 def build_stage_model(
@@ -169,6 +175,8 @@ def build_stage_model(
         added=tuple(added),
         taken=taken_out(module) if residual else {},
     )
+    if (quantised := known(inner_model(module))) is not None:
+        quantised.taken = result.taken  # one record: what another machine took replaces it
     _set_types(module, precision)
     if start.trained is not None:
         result.adopt(start.trained)
@@ -191,15 +199,15 @@ def _set_types(module: nn.Module, precision: Precision) -> None:
     """What is trained in its type, what is not in the frozen type, but for stacked adapters: they are small, and rounding them would show."""
     stacked = [(parameter, parameter.data) for name, parameter in module.named_parameters() if f".{FROZEN}" in name]
     apply_precision(module, precision)
+    compute_in(module, precision.autocast or precision.trainable)
     for parameter, data in stacked:
         parameter.data = data
 
 
 def leaves_a_residual(stage: Stage) -> bool:
     """Whether the stage's adapter starts from a part of the base's weights, which is taken out of them."""
-    options = stage.method.lora
-    residual = (LoraInitialization.PISSA, LoraInitialization.OLORA, LoraInitialization.CORDA)
-    return options is not None and options.initialization in residual
+    options = stage.method.lora or stage.method.qlora
+    return options is not None and options.initialization.value in ("pissa", "olora", "corda", "loftq")
 
 
 def added_ids(tokenizer: Any, spec: FineTuneJobSpec) -> list[int]:

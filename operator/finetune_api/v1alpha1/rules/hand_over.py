@@ -92,7 +92,8 @@ _MERGES: Final = _at("j", "?handOver", _NONE) + " == 'merge'"
 _IN_LAST_CHAIN: Final = f"i < size(self.stages) && !{POSITIONS}.exists(j, j >= i && j + 1 < size(self.stages) && {_MERGES})"
 """Whether no merge follows stage number `i`: its adapter is then part of what the last stage leaves."""
 _STACKS: Final = f"{POSITIONS}.exists(i, {_IN_LAST_CHAIN} && {_at('i', '?handOver', _NONE)} == 'stack')"
-_STACK_WITH_DORA: Final = f"{_STACKS} && {POSITIONS}.exists(i, {_IN_LAST_CHAIN} && {_at('i', 'method.?lora.?dora', 'false')})"
+_WITH_DORA: Final = " || ".join(_at("i", f"method.?{method}.?dora", "false") for method in STACKED)
+_STACK_WITH_DORA: Final = f"{_STACKS} && {POSITIONS}.exists(i, {_IN_LAST_CHAIN} && ({_WITH_DORA}))"
 
 RULES: Final = (
     Rule(
