@@ -77,7 +77,7 @@ class Summary:
             validation_fraction=None if stage.data.validation is None else stage.data.validation.fraction,
             train=SetReport(),
         )
-        prepared = open_stage(report, self.spec.seed, self.folder)
+        prepared = open_stage(report, self.spec.data_seed, self.folder)
         if self._splits(report, prepared, own):
             self.stages.append(self._described(report, prepared))
             self._training[stage.name] = prepared.train

@@ -269,7 +269,7 @@ def provenance_lines(view: View) -> list[tuple[str, Any]]:
         ("base model", view.spec.model.uri),
         ("model revision", facts.model_revision),
         ("configHash", facts.config_hash or view.config_hash),
-        ("seed", facts.seed if facts.seed is not None else view.spec.seed),
+        ("seed", facts.seed if facts.seed is not None else view.spec.data_seed),
         ("threads", view.threads),
         ("image", facts.image_digest),
         *((f"version of {name}", version) for name, version in sorted(facts.versions.items())),
