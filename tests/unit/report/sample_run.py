@@ -49,7 +49,7 @@ from finetune_trainer.evaluation.results import (
     to_status,
     write,
 )
-from finetune_trainer.outcome import RESOLVED
+from finetune_trainer.arms import RESOLVED
 from finetune_trainer.run_folder import RunFolder
 
 MARKUP = "<script>alert('x')</script> & $a_1$ </style> {{ 7 * 7 }}"

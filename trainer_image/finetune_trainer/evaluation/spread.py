@@ -43,9 +43,10 @@ class Comparison(WireModel):
     suite: str
     metric: Metric
     stage: str
-    staged: float
-    """With them; the mean over the seeds."""
-    direct: float
+    staged: list[float]
+    """With them: one a seed, in the manifest's order."""
+    direct: list[float]
+    """Without."""
     gain: float
     """By how much it is better with them, in the metric's unit."""
     low: float
@@ -130,8 +131,8 @@ def comparison(suite: str, metric: Metric, stage: str, pairs: Sequence[tuple[flo
         suite=suite,
         metric=metric,
         stage=stage,
-        staged=statistics.fmean(staged for staged, _ in pairs),
-        direct=statistics.fmean(direct for _, direct in pairs),
+        staged=[staged for staged, _ in pairs],
+        direct=[direct for _, direct in pairs],
         gain=gain,
         low=low,
         high=high,
@@ -151,7 +152,12 @@ def with_arms(evaluation: Sequence[EvaluationStatus], arms: ArmsResult | None) -
 def _with(entry: EvaluationStatus, over: Spread | None, against: Comparison | None) -> EvaluationStatus:
     seeds = None if over is None else SeedSpread(mean=over.mean, deviation=over.deviation, low=over.low, high=over.high)
     direct = against and DirectScore(
-        stage=against.stage, value=against.direct, gain=against.gain, low=against.low, high=against.high, verdict=against.verdict
+        stage=against.stage,
+        value=statistics.fmean(against.direct),
+        gain=against.gain,
+        low=against.low,
+        high=against.high,
+        verdict=against.verdict,
     )
     return entry.model_copy(update={"seeds": seeds, "direct": direct})
 
