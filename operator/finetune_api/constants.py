@@ -68,6 +68,7 @@ DOCS_FAILURES: Final = "docs/reference/failures.md"
 
 # Bounds of the schema. The API server's CEL cost estimate multiplies them, so they are part of the API (docs/decisions/).
 MAX_STAGES: Final = 16
+MAX_SEEDS: Final = 10
 MAX_SOURCES: Final = 64
 MAX_GUARDS: Final = 8
 MAX_AUGMENTATIONS: Final = 8
@@ -241,6 +242,15 @@ class AttemptReason(StrEnum):
     POD_DELETED = "PodDeleted"
     JOB_DELETED = "JobDeleted"
     JOB_EDITED = "JobEdited"
+
+
+class EventReason(StrEnum):
+    """Reasons of events that tell what was found out, beside those of conditions and notices."""
+
+    SEED_CHOSEN = "SeedChosen"
+    """Which of several seeds is published, and why."""
+    STAGING_COMPARED = "StagingCompared"
+    """By how much the stages before one with compareWith helped or hurt; a warning where a metric was hurt."""
 
 
 class NoticeReason(StrEnum):

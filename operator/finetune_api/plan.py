@@ -102,7 +102,8 @@ def segments(spec: FineTuneJobSpec) -> list[SegmentRef]:
 
 def resolve(spec: FineTuneJobSpec) -> FineTuneJobSpec:
     """Fill in the defaults that depend on other fields; what depends on the model or the machine is resolved by the trainer, and recorded."""
-    return spec.model_copy(update={"stages": [_resolve_stage(stage) for stage in spec.stages]})
+    seed = {} if spec.seeds else {"seed": spec.data_seed}
+    return spec.model_copy(update={**seed, "stages": [_resolve_stage(stage) for stage in spec.stages]})
 
 
 def _resolve_stage(stage: Stage) -> Stage:
@@ -133,7 +134,7 @@ def _resolve_stage(stage: Stage) -> Stage:
 def config_hash(spec: FineTuneJobSpec) -> str:
     """SHA-256 over what decides the result. Budgets, retries, suspension, where it runs and how often it saves are left out."""
     document = resolve(spec).model_dump(
-        mode="json", exclude_none=True, include={"model", "tokenizer", "seed", "stages", "evaluation", "output"}
+        mode="json", exclude_none=True, include={"model", "tokenizer", "seed", "seeds", "stages", "evaluation", "output"}
     )
     document["output"] = {"format": document.get("output", {}).get("format")}
     for stage in document["stages"]:

@@ -13,11 +13,11 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 from finetune_api.base import WireModel
-from finetune_api.constants import MAX_NOTICES, STALLED_AFTER_SECONDS, ClusterReason, ExitCode, NoticeReason, Reason
+from finetune_api.constants import MAX_NOTICES, MAX_SEEDS, STALLED_AFTER_SECONDS, ClusterReason, ExitCode, NoticeReason, Reason
 from finetune_api.reading import Reading
 from finetune_api.shown import safe
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
-from finetune_api.v1alpha1.status import Artifact, EvaluationStatus, Provenance, StageStatus
+from finetune_api.v1alpha1.status import Artifact, EvaluationStatus, Provenance, SeedsStatus, StageStatus
 
 
 class JobIdentity(WireModel):
@@ -113,6 +113,8 @@ class ProgressReport(WireModel):
 
     activity: Activity
     stage: str | None = None
+    arm: int | None = None
+    """Which of the job's arms (`finetune_api.arms`), from 0; None where it has one."""
     suite: str | None = None
     done: int = 0
     """Units of this activity done: optimizer steps, rows, files."""
@@ -152,6 +154,8 @@ class ProgressUpdate(WireModel):
 
     activity: Annotated[Activity, Field(strict=False)]
     stage: _Text | None = None
+    arm: Annotated[int, Field(ge=0, lt=2 * MAX_SEEDS)] | None = None
+    """Which of the job's arms; None where it has one, or the trainer is older than they."""
     suite: _Text | None = None
     done: _Count = 0
     total: Annotated[int, Field(ge=1, le=LARGEST_COUNT)] | None = None
@@ -212,6 +216,8 @@ class RunResult(WireModel):
     hint: str = ""
     stages: list[StageResult] = []
     evaluation: list[EvaluationStatus] = []
+    seeds: SeedsStatus | None = None
+    """Which of several seeds is published, once that is decided."""
     artifacts: list[Artifact] = []
     provenance: Provenance | None = None
     resumed_from_step: int | None = None

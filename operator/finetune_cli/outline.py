@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from finetune_api.arms import arms
 from finetune_api.plan import Plan
 from finetune_api.v1alpha1.evaluation import Gate
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 def outline(planned: Plan) -> dict[str, Any]:
     """The plan with each thing in it once: job, segments with their stages in full, what is measured and when, gates, output."""
     spec = planned.segments[0].spec
+    every = arms(spec)
     stages = {stage.name: stage.model_dump(mode="json", by_alias=True, exclude_none=True) for stage in spec.stages}
     dumped = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     points = (["base"] if spec.evaluation.baseline else []) + [f"after {name}" for name in stages]
@@ -26,7 +28,7 @@ def outline(planned: Plan) -> dict[str, Any]:
         "configHash": planned.config_hash,
         "runFolder": planned.segments[0].run_folder,
         "threads": planned.segments[0].threads,
-        "seed": spec.seed,
+        **({"seeds": spec.seeds, "arms": [arm.words for arm in every]} if len(every) > 1 else {"seed": spec.data_seed}),
         "model": dumped["model"],
         "segments": [
             {
@@ -49,10 +51,13 @@ def tree(planned: Plan) -> Tree:
     from rich.tree import Tree
 
     spec = planned.segments[0].spec
-    root = Tree(f"{planned.job.name}: {spec.model.uri}{f' at {spec.model.revision}' if spec.model.revision else ''}, seed {spec.seed}")
+    root = Tree(f"{planned.job.name}: {spec.model.uri}{f' at {spec.model.revision}' if spec.model.revision else ''}, {_seeds(spec)}")
     root.add(f"runs in {planned.segments[0].run_folder}, {planned.segments[0].threads} CPU threads, config {planned.config_hash[:12]}")
     for config in planned.segments:
         _add_segment(root, config, spec)
+    every = arms(spec)
+    if len(every) > 1:
+        root.add(f"each train segment goes through its stages {len(every)} times: {', then '.join(arm.words for arm in every)}")
     suites = spec.evaluation.suites
     if suites:
         branch = root.add("evaluation")
@@ -90,6 +95,11 @@ def _scale(stage: Stage) -> str:
     """How much of its change. Example: `, 0.7 of the change`."""
     chosen = ", the share of the change chosen on the next stage's validation rows" if stage.hand_over_scale_by else ""
     return f", {stage.hand_over_scale:g} of the change" if stage.hand_over_scale is not None else chosen
+
+
+def _seeds(spec: FineTuneJobSpec) -> str:
+    seeds = spec.every_seed
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}; published is the best on validation data"
 
 
 def stage_lines(stage: Stage) -> list[str]:

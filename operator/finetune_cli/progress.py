@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from finetune_api.wire import Activity, ProgressReport
@@ -15,10 +16,12 @@ class Track:
     """The state of the progress line: the newest report, and figures that stay until newer ones come."""
 
     stages: list[str]
+    arms: Sequence[str] = ()
+    """What the job trains more than once, in words (`finetune_api.arms`)."""
     percent: float = 0.0
     """Share of the whole job; it never goes back."""
     report: ProgressReport | None = None
-    _doing: tuple[Activity, str | None, str | None] | None = None
+    _doing: tuple[Activity, int | None, str | None, str | None] | None = None
     _kept: dict[str, float] = field(default_factory=dict)
 
     def update(self, report: ProgressReport) -> bool:
@@ -26,9 +29,9 @@ class Track:
         self.report = report
         if report.percent is not None:
             self.percent = max(self.percent, min(report.percent, 100.0))
-        began = report.activity is not Activity.SAVE and self._doing != (report.activity, report.stage, report.suite)
+        began = report.activity is not Activity.SAVE and self._doing != (report.activity, report.arm, report.stage, report.suite)
         if began:
-            self._doing = (report.activity, report.stage, report.suite)
+            self._doing = (report.activity, report.arm, report.stage, report.suite)
             self._kept = {}
         for name in ("loss", "learning_rate", "tokens_per_second"):
             value = getattr(report, name)
@@ -37,13 +40,17 @@ class Track:
         return began
 
     def headline(self) -> str:
-        """Example: `training domain (stage 1 of 2)`."""
+        """Examples: `training domain (stage 1 of 2)`, `seed 2: training domain (stage 1 of 2)`."""
         if self.report is None:
             return "starting"
-        stage, suite = self.report.stage, self.report.suite
+        arm = self.report.arm
+        return (f"{self.arms[arm]}: " if arm is not None and arm < len(self.arms) else "") + self._headline(self.report)
+
+    def _headline(self, report: ProgressReport) -> str:
+        stage, suite = report.stage, report.suite
         place = f" (stage {self.stages.index(stage) + 1} of {len(self.stages)})" if stage in self.stages else ""
         named = f" {stage}" if stage else ""
-        match self.report.activity:
+        match report.activity:
             case Activity.PREPARE:
                 return f"preparing data{f' of {stage}' if stage else ''}"
             case Activity.LOAD:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
+from finetune_api.arms import arms
 from finetune_api.constants import ExitCode
 from finetune_api.plan import Plan, Runtime, plan
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
@@ -50,7 +51,7 @@ def run(
         outcome = Outcome(result=before, exit_code=ExitCode.SUCCESS, already=True)
     else:
         _refuse_without_trainer(trainer_command)
-        view = view_for([stage.name for stage in job.spec.stages], stderr, quiet=request.quiet)
+        view = view_for([stage.name for stage in job.spec.stages], stderr, quiet=request.quiet, arms=[arm.words for arm in arms(job.spec)])
         if folder.identity().get("configHash") not in (None, planned.segments[0].config_hash):
             folder.begin_anew()
             view.note("the run folder held an earlier manifest of this job, which had failed before it saved anything: it begins anew")

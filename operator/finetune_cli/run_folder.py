@@ -12,16 +12,26 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from finetune_api.arms import arms
 from finetune_api.base import WireModel
 from finetune_api.constants import Reason
 from finetune_api.refusals import another_run, holder
-from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
+from finetune_api.v1alpha1.fine_tune_job import FineTuneJob, FineTuneJobSpec
 from finetune_api.v1alpha1.status import Phase
 from finetune_api.wire import RunResult, TrainerConfig
 from finetune_cli.errors import CommandError
 
-_SAVED: Final = ("epochs/*/stages/*/checkpoint-*", "epochs/*/stages/*/handover", "artifacts")
-_RECORDS: Final = ("epochs", "evaluation", "journal.jsonl", "prepare.json", "result.json", "run.json")  # last of all whose it is
+_SAVED: Final = (*(f"{top}epochs/*/stages/*/{what}" for top in ("", "arms/*/") for what in ("checkpoint-*", "handover")), "artifacts")
+_RECORDS: Final = (
+    "arms",
+    "arms.json",
+    "epochs",
+    "evaluation",
+    "journal.jsonl",
+    "prepare.json",
+    "result.json",
+    "run.json",
+)  # last of all whose it is
 
 
 class Sample(WireModel):
@@ -137,14 +147,18 @@ class RunFolder:
             else:
                 path.unlink(missing_ok=True)
 
-    def samples(self, stages: list[str]) -> tuple[PointSamples | None, PointSamples | None]:
-        """The completions of the base, and those after the last stage that has some."""
-        tuned = [found for index, stage in enumerate(stages) if (found := self._samples(f"{index}-{stage}")) is not None]
-        return self._samples("base"), tuned[-1] if tuned else None
+    def samples(self, spec: FineTuneJobSpec, result: RunResult) -> tuple[PointSamples | None, PointSamples | None]:
+        """The completions of the base, and those after the last stage that has some; of several arms, of the one that is published."""
+        every = arms(spec)
+        seed = result.seeds.published if result.seeds else every[0].seed
+        own = next((arm for arm in every if arm.seed == seed), every[0])
+        folder = self.root / "arms" / own.name if len(every) > 1 else self.root
+        tuned = [found for index, stage in enumerate(spec.stages) if (found := self._samples(folder, f"{index}-{stage.name}")) is not None]
+        return self._samples(self.root, "base"), tuned[-1] if tuned else None
 
-    def _samples(self, point: str) -> PointSamples | None:
+    def _samples(self, folder: Path, point: str) -> PointSamples | None:
         try:
-            return PointSamples.model_validate_json((self.root / "evaluation" / f"samples-{point}.json").read_bytes())
+            return PointSamples.model_validate_json((folder / "evaluation" / f"samples-{point}.json").read_bytes())
         except (OSError, ValidationError):
             return None
 

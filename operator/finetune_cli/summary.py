@@ -42,7 +42,9 @@ def show(
     if text and (result.outcome == "Succeeded" or result.reason is Reason.GATE_FAILED):
         if result.evaluation:
             out.print(evaluation_table(result.evaluation, stages))
-        for part in samples(*folder.samples(stages)):
+            for line in arms_lines(result):
+                out.print(line, soft_wrap=True)
+        for part in samples(*folder.samples(job.spec, result)):
             out.print(part)
     if result.outcome == "Failed":
         _print_failed(err, outcome, result)
@@ -95,6 +97,26 @@ def evaluation_table(rows: list[EvaluationStatus], stages: list[str]) -> Table:
         for name, score in points:
             table.add_row(f"    {name}", *[*cell(score), ""][:2])
     return table
+
+
+def arms_lines(result: RunResult) -> list[str]:
+    """What several seeds and a comparison came to, a sentence each."""
+    lines = [f"Published: {result.seeds.reason}."] if result.seeds else []
+    for row in result.evaluation:
+        if row.seeds is not None:
+            over = row.seeds
+            lines.append(
+                f"  {row.suite} {row.metric} over the seeds: {number(over.mean)} ± {over.deviation:.2g} (95 %: {number(over.low)} to {number(over.high)})"
+            )
+    for row in result.evaluation:
+        if row.direct is not None:
+            against = row.direct
+            verdict = {"Helped": "helped", "Hurt": "hurt", "Unclear": "made no clear difference"}[against.verdict]
+            lines.append(
+                f"  {row.suite} {row.metric}: {number(against.value)} where {against.stage} is trained directly; the stages before it {verdict}: "
+                f"{against.gain:+.4g} (95 %: {against.low:+.4g} to {against.high:+.4g}, positive is better)"
+            )
+    return lines
 
 
 def figures(row: EvaluationStatus, stages: list[str]) -> list[tuple[str, StageScore | None]]:

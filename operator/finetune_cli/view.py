@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from finetune_api.wire import ProgressReport
@@ -51,8 +51,8 @@ class Silent:
 class Lines:
     """For logs and pipes: a line when something begins, a message comes, or a few seconds have passed."""
 
-    def __init__(self, stages: list[str], stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        self._track = Track(stages)
+    def __init__(self, stages: list[str], stream: TextIO, clock: Callable[[], float] = time.monotonic, *, arms: Sequence[str] = ()) -> None:
+        self._track = Track(stages, arms)
         self._stream = stream
         self._clock = clock
         self._start = clock()
@@ -88,12 +88,12 @@ class Lines:
 class Bar:
     """For terminals: two lines that are drawn again in place, and messages above them."""
 
-    def __init__(self, stages: list[str], stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, stages: list[str], stream: TextIO, clock: Callable[[], float] = time.monotonic, *, arms: Sequence[str] = ()) -> None:
         from rich.live import Live
 
         from finetune_cli.console import Console
 
-        self._track = Track(stages)
+        self._track = Track(stages, arms)
         self._clock = clock
         self._start = clock()
         self._console = Console(stream)
@@ -158,8 +158,8 @@ class Unheard:
             self._view = Silent()
 
 
-def view_for(stages: list[str], stream: TextIO, *, quiet: bool) -> View:
+def view_for(stages: list[str], stream: TextIO, *, quiet: bool, arms: Sequence[str] = ()) -> View:
     """A bar where somebody looks, lines where a file or a pipe does."""
     if quiet:
         return Silent()
-    return Unheard(Bar(stages, stream) if stream.isatty() else Lines(stages, stream))
+    return Unheard(Bar(stages, stream, arms=arms) if stream.isatty() else Lines(stages, stream, arms=arms))

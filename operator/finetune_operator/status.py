@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune_api import constants as c
-from finetune_api.constants import AttemptReason, ConditionType
+from finetune_api.constants import AttemptReason, ConditionType, EventReason
 from finetune_api.v1alpha1.status import Phase
 from finetune_api.wire import RunResult, SegmentKind
 from finetune_operator.attempts import Attempt, History, Spent
@@ -99,6 +99,7 @@ def _of_case(case: Case, step: Step, old: Mapping[str, Any], live: Live | None) 
         "warnings": fold.warnings(step, old, live),
         "stages": stages,
         "evaluation": evaluation,
+        "seeds": _dumped(step.result, "seeds") or old.get("seeds"),
         "artifacts": _dumped(step.result, "artifacts") or old.get("artifacts"),
         "provenance": _dumped(step.result, "provenance") or old.get("provenance"),
         "summary": _summary(case, history, evaluation or []),
@@ -231,6 +232,23 @@ def _score(case: Case, evaluation: list[Fields]) -> str | None:
     return None
 
 
+def _findings(old: Mapping[str, Any], status: Mapping[str, Any]) -> list[Note]:
+    """What several seeds and a comparison came to, once: where a status tells it and the one before did not."""
+    notes = []
+    if (seeds := status.get("seeds")) and not old.get("seeds"):
+        notes.append(Note(Severity.NORMAL, EventReason.SEED_CHOSEN, seeds["reason"][:1024]))
+    compared = [each for each in status.get("evaluation") or [] if each.get("direct")]
+    if compared and not any(each.get("direct") for each in old.get("evaluation") or []):
+        texts = [
+            f"{each['suite']} {each['metric']}: {each['direct']['gain']:+.4g} ({each['direct']['low']:+.4g} to {each['direct']['high']:+.4g})"
+            for each in compared
+        ]
+        hurt = any(each["direct"]["verdict"] == "Hurt" for each in compared)
+        words = f"what the stages before {compared[0]['direct']['stage']} did, positive is better: {'; '.join(texts)}"
+        notes.append(Note(Severity.WARNING if hurt else Severity.NORMAL, EventReason.STAGING_COMPARED, words[:1024]))
+    return notes
+
+
 WARNINGS = frozenset(
     {
         c.ConditionReason.BACK_OFF,
@@ -258,4 +276,4 @@ def _notes(old: Mapping[str, Any], status: Mapping[str, Any], step: Step) -> tup
     stands = (Note(Severity.WARNING if bad else Severity.NORMAL, reason, step.message[:1024]),) if before.get("reason") != reason else ()
     known = {each.get("reason") for each in old.get("warnings") or []}
     new = [each for each in status.get("warnings") or [] if each["reason"] not in known]
-    return (*stands, *(Note(Severity.WARNING, each["reason"], each["message"][:1024]) for each in new))
+    return (*stands, *_findings(old, status), *(Note(Severity.WARNING, each["reason"], each["message"][:1024]) for each in new))

@@ -134,6 +134,7 @@ CHANGES: Final = (
     Change("a token", {"spec.tokenizer": {"addTokens": ["<a>"]}}, "spec.tokenizer"),
     Change("a claim", {"spec.references": {"claims": [{"name": "a", "claimName": "b"}]}}, "spec.references"),
     Change("a seed", {"spec.seed": 1}, "spec.seed"),
+    Change("seeds", {"spec.seeds": [1]}, "spec.seeds"),
     Change("no gates", {"spec.evaluation.gates": []}, "spec.evaluation"),
     Change("an output", {"spec.output": {"format": ["merged"]}}, "spec.output"),
 )

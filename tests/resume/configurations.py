@@ -137,10 +137,24 @@ CONFIGURATIONS: Final[dict[str, Document]] = {
 """Name → spec, with the model's folder in the place of its URI."""
 
 
+ARMS: Final[dict[str, Document]] = {
+    "two seeds, and the task alone for comparison": {
+        "model": LLAMA,
+        "seeds": [11, 12],
+        "stages": [
+            stage("domain", "causalLanguageModeling", LORA, {"maxSteps": 6}, handOver="merge"),
+            stage("task", "supervised", LORA, {"maxSteps": 6}, evalSteps=3, compareWith="direct", checkpoint={"everySteps": 2}),
+        ],
+        "evaluation": {**suite("supervised", "loss"), "baseline": True},
+    },
+}
+"""A job of several arms: struck where arms meet, not all over (`test_arms.py`)."""
+
+
 def manifest(configuration: Document, demo: str) -> Document:
     """The FineTuneJob of a configuration."""
     spec = {
-        "seed": 11,
+        **({} if "seeds" in configuration else {"seed": 11}),
         "evaluation": {"baseline": False},
         **configuration,
         "model": {"uri": f"file://{demo}/{configuration['model']}"},

@@ -24,7 +24,7 @@ from finetune_api.wire import TrainerConfig
 from finetune_trainer.checkpoint.lineage import chain, head, newest_valid
 from finetune_trainer.run_folder import RunFolder
 from tests.examples.trainer_process import server
-from tests.resume.configurations import CONFIGURATIONS, manifest
+from tests.resume.configurations import ARMS, CONFIGURATIONS, manifest
 
 LIMIT = 240.0
 """Seconds after which a run that does not end is a failure."""
@@ -50,7 +50,7 @@ class Prepared:
 
 def prepare(name: str, demo: Path, folder: Path, **checkpoint: Any) -> Prepared:
     """Plan a configuration and run its prepare segment. `checkpoint`: options of all its stages' checkpoints, in the place of its own."""
-    document = manifest(CONFIGURATIONS[name], str(demo))
+    document = manifest({**CONFIGURATIONS, **ARMS}[name], str(demo))
     for stage in document["spec"]["stages"]:
         stage["checkpoint"] = {**stage["checkpoint"], **checkpoint}
     job = FineTuneJob.model_validate(document)
@@ -182,13 +182,21 @@ def log_of(folder: Path) -> str:
 
 
 def digests(config: TrainerConfig) -> dict[str, str]:
-    """What has to be the same: weights and optimizer of each stage's last checkpoint, hand-overs, sample logs, what is published."""
+    """What has to be the same: weights and optimizer of each stage's last checkpoint, hand-overs, sample logs (of each arm), what is published."""
+    run = RunFolder(Path(config.run_folder))
+    every = [(f"{path.name} ", RunFolder(path)) for path in sorted(run.arms.iterdir())] if run.arms.exists() else [("", run)]
+    found = {f"{name}{what}": value for name, arm in every for what, value in _digests_of_stages(arm).items()}
+    for path in sorted(run.artifacts.rglob("*.safetensors")):
+        found[f"published {path.relative_to(run.artifacts)}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def _digests_of_stages(run: RunFolder) -> dict[str, str]:
     from finetune_trainer.checkpoint.lineage import candidates
     from finetune_trainer.checkpoint.manifest import Kind
     from finetune_trainer.checkpoint.snapshot import read_tensors
     from finetune_trainer.checkpoint.state import digest
 
-    run = RunFolder(Path(config.run_folder))
     links = chain(run.epochs, head(run.epochs))
     assert newest_valid(links).rejected == []
     found: dict[str, str] = {}
@@ -200,8 +208,6 @@ def digests(config: TrainerConfig) -> dict[str, str]:
             found.setdefault(key, digest(read_tensors(candidate.path, path.stem)))
     for path in sorted((links[0].folder / "stages").glob("*/samples.jsonl")):
         found[f"{path.parent.name} sample log"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    for path in sorted(run.artifacts.rglob("*.safetensors")):
-        found[f"published {path.relative_to(run.artifacts)}"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from finetune_api.wire import Activity
 from finetune_trainer import handover, holding_back, outcome
+from finetune_trainer.arms import RESOLVED
 from finetune_trainer.checkpoint.lineage import stage_index
-from finetune_trainer.data.draws import stage_seed
 from finetune_trainer.engine.stage import make_collator
 from finetune_trainer.engine.validation import Aborted
 from finetune_trainer.errors import Stopped
@@ -31,7 +31,7 @@ def handed_over(work: Work, key: str, model: StageModel) -> Start:
         share = holding_back.best(losses)
         record |= {"losses": {f"{tried:g}": loss for tried, loss in losses.items()}}
         work.progress.report(Activity.HAND_OVER, stage=stage.name, message=holding_back.choice(losses))
-    path = work.epoch.stage_folder(key) / outcome.RESOLVED
+    path = work.epoch.stage_folder(key) / RESOLVED
     known = json.loads(path.read_bytes())
     known |= {"handOver": record | {"scale": share}, "metrics": known["metrics"] | {outcome.SCALE: share}}
     work.epoch.files.replace_file(path, (json.dumps(known, indent=1) + "\n").encode())
@@ -43,7 +43,7 @@ def losses_of_shares(work: Work, index: int, model: StageModel, start: Start, be
     following = work.config.spec.stages[index + 1]
     rows = work.prepared.stages[following.name].validation
     assert rows is not None, "validation refuses it without"
-    seed, probability = stage_seed(work.config.spec.seed, index + 1), following.training.mlm_probability
+    seed, probability = work.seed(index + 1), following.training.mlm_probability
 
     def tried(done: int) -> None:
         total = len(holding_back.SHARES)

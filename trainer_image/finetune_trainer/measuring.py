@@ -14,15 +14,20 @@ import torch
 
 from finetune_api.v1alpha1.evaluation import Suite
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
-from finetune_api.v1alpha1.stage import HandOver
+from finetune_api.v1alpha1.stage import HandOver, Stage
+from finetune_trainer.checkpoint.journal import Event
 from finetune_trainer.engine.precision import Precision
+from finetune_trainer.evaluation import results
 from finetune_trainer.evaluation.point import Head as MeasuredBy
+from finetune_trainer.evaluation.point import Setting, measure_point
 from finetune_trainer.handover import hand_over
 from finetune_trainer.modeling.base import load_plain
 from finetune_trainer.modeling.plain import inner_model
 from finetune_trainer.modeling.quantised import known
 from finetune_trainer.modeling.stage_model import StageModel, added_ids
 from finetune_trainer.modeling.start import HEADS, Head, Start
+from finetune_trainer.work import Work, autocast
+from finetune_trainer.workload import measure_part
 
 LANGUAGE_HEADS = {Head.CAUSAL: "causal language-modelling", Head.MASKED: "masked language-modelling"}
 
@@ -68,7 +73,7 @@ class Heads:
             tokenizer=self.tokenizer,
             added=added_ids(self.tokenizer, self.spec),
             dtype=self.precision.frozen,
-            seed=self.spec.seed,
+            seed=self.spec.data_seed,
         )
         if head is not Head.CLASSIFICATION and plain.new & set(plain.head_names):
             return f"{at} the model has no {LANGUAGE_HEADS[head]} head"
@@ -87,3 +92,42 @@ def folded_model(model: StageModel, tokenizer: Any) -> Any:
 def folded_start(model: StageModel) -> Start:
     """The weights of a stage's model as a plain model's: an adapter is folded in."""
     return hand_over(model, HandOver.MERGE if model.stage.method.row.merges else HandOver.CONTINUE)
+
+
+def base_heads(work: Work) -> Heads:
+    """The base model's heads, in the number types of the last stage."""
+    start = Start.base(work.prepared.model_folder)
+    return Heads(lambda: start, work.config.spec, work.tokenizer, work.precision(work.config.spec.stages[-1]), work.device)
+
+
+def stage_heads(work: Work, model: StageModel) -> Heads:
+    """The heads after a stage: its own, and others over the same weights."""
+    return Heads(lambda: folded_start(model), work.config.spec, work.tokenizer, model.precision, work.device, own=model)
+
+
+def measure(work: Work, point: str, stage: Stage | None, heads: Heads) -> None:
+    """Measure every suite at a point, unless that is done already."""
+    evaluation, last = work.config.spec.evaluation, work.config.spec.stages[-1]
+    if not evaluation.suites or results.point_path(work.run.evaluation, point).exists():
+        return
+    setting = Setting(
+        folder=work.run.evaluation,
+        suites=evaluation.suites,
+        prepared=lambda name: work.prepared.suites[name],
+        tokenizer=work.tokenizer,
+        device=work.device,
+        batch_size=last.training.eval_rows,
+        seed=work.config.spec.data_seed,
+        samples=evaluation.samples,
+        end_tokens=work.prepared.end_tokens,
+        extended_tokenizer=bool(work.config.spec.tokenizer.add_tokens),
+    )
+
+    def head_for(suite: Suite) -> MeasuredBy | str:
+        work.progress.enter(measure_part(work.arm, point, suite.name), stage=stage.name if stage else None)
+        return heads.for_suite(suite)
+
+    # One number type at every point, so that a difference is the model's: the last stage's.
+    with autocast(work.precision(last), work.device):
+        measure_point(setting, point, stage.name if stage else None, head_for, reporter=work.progress, should_stop=work.stop)
+    work.epoch.record(Event.EVALUATED, point=point)

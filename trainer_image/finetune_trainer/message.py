@@ -62,7 +62,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _without_measurements(result: RunResult) -> RunResult:
-    return result.model_copy(update={"evaluation": [], "provenance": None, "truncated": True})
+    return result.model_copy(update={"evaluation": [], "seeds": None, "provenance": None, "truncated": True})
 
 
 def _cut_texts(result: RunResult) -> RunResult:

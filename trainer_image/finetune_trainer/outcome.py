@@ -12,15 +12,15 @@ from typing import Any, Final
 from finetune_api.v1alpha1.stage import Stage
 from finetune_api.v1alpha1.status import CheckpointStatus, Phase, StageStatus
 from finetune_api.wire import RunResult, StageResult, TrainerConfig
+from finetune_trainer import arms
 from finetune_trainer.checkpoint.epochs import Epoch
 from finetune_trainer.checkpoint.files import FileLayer
 from finetune_trainer.checkpoint.journal import Event, Journal
 from finetune_trainer.checkpoint.lineage import STAGES, stage_name
 from finetune_trainer.evaluation.results import read_points, to_status
+from finetune_trainer.evaluation.spread import with_arms
 from finetune_trainer.run_folder import RunFolder
 
-RESOLVED: Final = "resolved.json"
-"""In a stage's folder of an epoch: every option as it was used."""
 SCALE: Final = "hand_over_scale"
 """Among a stage's metrics: the share of its change that was handed over, where that was not all of it as a matter of course."""
 
@@ -38,16 +38,18 @@ def complete(result: RunResult, config: TrainerConfig, *, prepared: bool = False
 
     prepared: whether the result is of a process that prepared. Its success is no stage's: in a pod that goes on it comes after stages have begun.
     """
-    run = RunFolder(Path(config.run_folder))
-    uri = config.pod.run_uri if config.pod else f"file://{run.root}"
+    top = RunFolder(Path(config.run_folder))
+    run, told = arms.shown(top, config.spec), arms.read(top)
+    uri = "/".join([config.pod.run_uri if config.pod else f"file://{top.root}", *run.root.relative_to(top.root).parts])
     events = Journal(run.journal, FileLayer()).read()
     trained = result.outcome == "Succeeded" and not prepared
     stages = [_stage(run, uri, events, index, stage, result, trained=trained) for index, stage in enumerate(config.spec.stages)]
     points = read_points(run.evaluation, [stage.name for stage in config.spec.stages])
-    mine = (event for event in reversed(events) if event["event"] == Event.START and _of_this_process(event))
+    mine = (event for event in reversed(arms.starts(top, config.spec)) if _of_this_process(event))
     start: dict[str, Any] = next(mine, {})
     went_on = {"resumed_from_step": start.get("resumedFromStep"), "steps_lost": start.get("stepsLost")}
-    return result.model_copy(update={"stages": stages, "evaluation": to_status(points), **went_on})
+    found = {"evaluation": with_arms(to_status(points), told), "seeds": told.seeds if told else None}
+    return result.model_copy(update={"stages": stages, **found, **went_on})
 
 
 def finished(result: RunResult, config: TrainerConfig) -> bool:
@@ -82,8 +84,18 @@ def finished_before(config: TrainerConfig) -> RunResult | None:
         return None
 
 
+def _process(event: dict[str, Any]) -> tuple[Any, Any]:
+    return event.get("host"), event.get("pid")
+
+
 def _of_this_process(event: dict[str, Any]) -> bool:
-    return bool((event.get("host"), event.get("pid")) == (socket.gethostname(), os.getpid()))
+    return _process(event) == (socket.gethostname(), os.getpid())
+
+
+def _newest_start(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """Where the newest process went on: it opens an arm a second time to publish it."""
+    begun = [event for event in events if event["event"] == Event.START]
+    return next((event for event in begun if _process(event) == _process(begun[-1])), {})
 
 
 def _stage(
@@ -97,14 +109,14 @@ def _stage(
     done = bool(handed) or (trained and bool(begun))
     ended = (handed or measured or commits)[-1:] if done or (result.stage == stage.name and result.outcome == "Failed") else []
     newest = max(commits, key=lambda event: (event["epoch"], event["step"], event["evaluation"] != "pending"), default=None)
-    start: dict[str, Any] = next((event for event in reversed(events) if event["event"] == Event.START), {})
+    start = _newest_start(events)
     went_on = bool((start.get("start") or {}).get("stage") == key)
     return StageResult(
         status=StageStatus.model_validate(
             {
                 "name": stage.name,
                 "phase": Phase.SUCCEEDED if done else _phase(result, stage, bool(begun)),
-                "attempts": len(begun),
+                "attempts": len({_process(event) for event in begun}),
                 "startedAt": _time(begun[0]) if begun else None,
                 "finishedAt": _time(ended[0]) if ended else None,
                 "metrics": _metrics(run, key),
@@ -125,8 +137,8 @@ def _phase(result: RunResult, stage: Stage, begun: bool) -> Phase:
 
 def _metrics(run: RunFolder, key: str) -> dict[str, float]:
     """The last validation metrics of a stage that ended."""
-    found = sorted(run.epochs.glob(f"*/{STAGES}/{key}/{RESOLVED}"))
-    return {name: float(value) for name, value in json.loads(found[-1].read_bytes())["metrics"].items()} if found else {}
+    found = arms.resolved(run, key)
+    return {name: float(value) for name, value in found["metrics"].items()} if found else {}
 
 
 def _checkpoint(run: RunFolder, uri: str, event: dict[str, Any] | None) -> CheckpointStatus | None:

@@ -147,6 +147,8 @@ class JobProgress:
         self._total = sum(part.weight for part in parts) or 1.0
         self._clock = clock
         self._current: Part | None = None
+        self.arm: int | None = None
+        """What reports say of the arm at work; None where the job has one."""
         self._fields: dict[str, Any] = {}
         self._before = 0.0
         self._share = 0.0
@@ -166,7 +168,8 @@ class JobProgress:
             self._move(min(1.0, fields.get("done", 0) / total))
         # Before the first part is entered nobody knows what an earlier process has done.
         share = {"percent": round(100 * self._share, 2), "eta_seconds": self._eta()} if self._current else {}
-        self._reporter.report(activity, **share | self._fields | fields)
+        arm = {"arm": self.arm} if self.arm is not None else {}
+        self._reporter.report(activity, **share | arm | self._fields | fields)
 
     def _move(self, fraction: float) -> None:
         weight = self._current.weight if self._current else 0.0

@@ -18,7 +18,7 @@ from finetune_api.constants import ExitCode, Reason
 from finetune_api.v1alpha1.fine_tune_job import OutputFormat
 from finetune_api.v1alpha1.status import Artifact, Provenance
 from finetune_api.wire import Activity, RunResult, TrainerConfig
-from finetune_trainer import outcome, provenance
+from finetune_trainer import arms, outcome, provenance
 from finetune_trainer.checkpoint.files import FileLayer
 from finetune_trainer.data.prepared import Prepared
 from finetune_trainer.errors import TrainerError
@@ -92,7 +92,7 @@ def publish(
         probe=probe,
         wanted=wanted,
         quantized=quantized,
-        facts=provenance.complete(prepared.provenance, config),
+        facts=provenance.complete(facts(config, prepared), config),
         revision=revision,
         files=files or FileLayer(),
         pause=pause,
@@ -120,6 +120,13 @@ def compared(model: StageModel, tokenizer: Any, probe: Probe) -> tuple[torch.Ten
         return trained, None
     exact = probe.logits(folded_model(model, tokenizer))
     return exact, verify.quantization_cost(trained, exact, probe, model.head)
+
+
+def facts(config: TrainerConfig, prepared: Prepared) -> Provenance:
+    """What the model is made from; of several seeds, with the one that is published."""
+    known = arms.read(RunFolder(Path(config.run_folder)))
+    seed = known.seeds.published if known and known.seeds else config.spec.data_seed
+    return prepared.provenance.model_copy(update={"seed": seed})
 
 
 def formats(model: StageModel, config: TrainerConfig) -> list[OutputFormat]:

@@ -9,6 +9,8 @@ epochs/0001/           one start of a trainer, fenced: only its own process writ
                     curve.jsonl samples.jsonl   a line a step; copied from the parent epoch, cut to the committed step, at resume
 journal.jsonl          starts, commits, evaluations, ends: one line each, appended
 evaluation/            base.json, 0-domain.json, …: results with their intervals
+arms/seed-1/ …         only of a job that trains several arms: epochs, journal.jsonl and evaluation of each lie there instead
+arms.json              what the arms came to together: the seed that is published, figures over seeds, the comparison
 artifacts/             adapter/ merged/ README.md (model card) provenance.json report.html: written after the gates
 logs/                  a log a process
 hub/                   what came from the hub, in a pod: prepare's own disk is gone when training starts
@@ -54,6 +56,14 @@ class RunFolder:
     @property
     def evaluation(self) -> Path:
         return self.root / "evaluation"
+
+    @property
+    def arms(self) -> Path:
+        return self.root / "arms"
+
+    @property
+    def arms_result(self) -> Path:
+        return self.root / "arms.json"
 
     @property
     def artifacts(self) -> Path:

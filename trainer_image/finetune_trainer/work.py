@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from finetune_api.arms import Arm, arms
 from finetune_api.v1alpha1.stage import Stage
 from finetune_api.wire import Activity, TrainerConfig
 from finetune_trainer import handover, outcome
+from finetune_trainer.arms import folder as arm_folder
+from finetune_trainer.arms import share_base
 from finetune_trainer.checkpoint.asynchronous import AsynchronousStore
 from finetune_trainer.checkpoint.epochs import Epoch, open_epoch
 from finetune_trainer.checkpoint.lineage import CheckpointRef, stage_name
@@ -48,6 +51,25 @@ class Work:
     progress: JobProgress
     stop: StopFlag
     device: torch.device
+    arm: Arm
+    """What is trained here: of a job that trains several, one after the other; `run` and `epoch` are then the arm's own."""
+    fence: Epoch
+    """The process's epoch at the top of the run folder."""
+
+    @property
+    def sole(self) -> bool:
+        """Whether the job has one arm."""
+        return len(arms(self.config.spec)) == 1
+
+    def seed(self, index: int) -> int:
+        """The seed of a stage of this arm: the same with and without the stages before it."""
+        return stage_seed(self.arm.seed, self.arm.first + index)
+
+    def refuse_if_superseded(self) -> None:
+        """Raise TrainerError(RunFolderBusy) where a later start has begun, in this arm or in another."""
+        self.epoch.refuse_if_superseded()
+        if self.fence is not self.epoch:
+            self.fence.refuse_if_superseded()
 
     def precision(self, stage: Stage) -> Precision:
         """The number types of a stage on this device."""
@@ -79,9 +101,8 @@ def open_run(config: TrainerConfig, reporter: Reporter, stop: StopFlag) -> Work:
             raise error
     epoch = open_epoch(run, segment=config.segment.index)
     progress = JobProgress(reporter, parts(config.spec, prepared))
-    progress.report(Activity.LOAD, message=outcome.resumed(epoch))
-    for rejected in epoch.rejected:
-        progress.report(Activity.LOAD, message=f"a damaged checkpoint is left aside: {rejected}")
+    if len(arms(config.spec)) == 1:
+        _tell_start(progress, epoch)
     return Work(
         config=config,
         run=run,
@@ -91,7 +112,25 @@ def open_run(config: TrainerConfig, reporter: Reporter, stop: StopFlag) -> Work:
         progress=progress,
         stop=stop,
         device=training_device(),
+        arm=arms(config.spec)[0],
+        fence=epoch,
     )
+
+
+def in_arm(work: Work, arm: Arm) -> Work:
+    """The same in the folder of an arm, where it goes on from its own newest checkpoint."""
+    run = arm_folder(work.run, work.config.spec, arm)
+    share_base(work.run, run)
+    epoch = open_epoch(run, segment=work.config.segment.index)
+    work.progress.arm = arm.index
+    _tell_start(work.progress, epoch, f"{arm.words}: ")
+    return replace(work, run=run, epoch=epoch, arm=arm)
+
+
+def _tell_start(progress: JobProgress, epoch: Epoch, arm: str = "") -> None:
+    progress.report(Activity.LOAD, message=arm + outcome.resumed(epoch))
+    for rejected in epoch.rejected:
+        progress.report(Activity.LOAD, message=f"{arm}a damaged checkpoint is left aside: {rejected}")
 
 
 def resume_point(work: Work) -> Start:
@@ -106,7 +145,7 @@ def resume_point(work: Work) -> Start:
 def build(work: Work, index: int, stage: Stage, start: Start) -> StageModel:
     """The model that a stage trains."""
     work.progress.report(Activity.LOAD, stage=stage.name)
-    prepared, seed = work.prepared.stages[stage.name], stage_seed(work.config.spec.seed, index)
+    prepared, seed = work.prepared.stages[stage.name], work.seed(index)
     resume = work.resume(stage_name(index, stage.name))
     model = build_stage_model(
         start=start,
@@ -126,7 +165,7 @@ def build(work: Work, index: int, stage: Stage, start: Start) -> StageModel:
 @contextmanager
 def committing(work: Work, stage: Stage) -> Iterator[Committer]:
     """The stage's store; closed (and what it still writes, waited for) whatever happens."""
-    store = CheckpointStore(work.epoch, keep=stage.checkpoint.keep, reporter=work.progress, fence=work.epoch.refuse_if_superseded)
+    store = CheckpointStore(work.epoch, keep=stage.checkpoint.keep, reporter=work.progress, fence=work.refuse_if_superseded)
     committer: Committer = AsynchronousStore(store) if stage.checkpoint.asynchronous else store
     try:
         yield committer
@@ -143,4 +182,4 @@ def between_parts(work: Work) -> None:
     """Answer a signal where nothing is half done, and give way to a later start."""
     if work.stop.requested:
         raise Stopped("everything so far is saved")
-    work.epoch.refuse_if_superseded()
+    work.refuse_if_superseded()

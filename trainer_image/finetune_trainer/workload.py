@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from finetune_api.arms import Arm, arms
+from finetune_api.plan import segments
 from finetune_api.v1alpha1.evaluation import Metric, Suite
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
 from finetune_api.v1alpha1.stage import Stage
 from finetune_api.wire import Activity
+from finetune_trainer.checkpoint.lineage import stage_name
 from finetune_trainer.data.prepared import Prepared, PreparedStage, PreparedSuite
+from finetune_trainer.evaluation.results import BASE
 from finetune_trainer.progress import Part
 
 TRAINING_COST: Final = 3.0
@@ -22,22 +26,26 @@ PREPARE_PERCENT: Final = 100 * PREPARE_SHARE / (1 + PREPARE_SHARE + PUBLISH_SHAR
 """Percent of the whole job that are done once the data are prepared."""
 
 
-def train_part(index: int, stage: Stage) -> str:
+def train_part(arm: Arm, index: int, stage: Stage) -> str:
     """Name of the part in which a stage trains."""
-    return f"train {index}-{stage.name}"
+    return f"train {arm.name} {index}-{stage.name}"
 
 
-def measure_part(point: str, suite: str) -> str:
-    """Name of the part in which a suite is measured at a point (`base`, `0-domain`)."""
-    return f"measure {point} {suite}"
+def measure_part(arm: Arm, point: str, suite: str) -> str:
+    """Name of the part in which a suite is measured at a point (`base`, `0-domain`); the base is every arm's."""
+    return f"measure {BASE if point == BASE else f'{arm.name} {point}'} {suite}"
 
 
 def parts(spec: FineTuneJobSpec, prepared: Prepared) -> list[Part]:
-    """Every part of the job in its order: prepare, the base's suites, each stage and the suites after it, publish."""
-    points: list[Part] = _measures("base", spec, prepared) if spec.evaluation.baseline else []
-    for index, stage in enumerate(spec.stages):
-        points.append(Part(train_part(index, stage), Activity.TRAIN, _training(stage, prepared.stages[stage.name])))
-        points += _measures(f"{index}-{stage.name}", spec, prepared)
+    """Every part of the job in its order: prepare, the base's suites, each stage and the suites after it (of one segment all arms'), publish."""
+    every = arms(spec)
+    points: list[Part] = _measures(every[0], BASE, spec, prepared) if spec.evaluation.baseline else []
+    for segment in segments(spec)[1:]:
+        for arm in every:
+            for index, stage in enumerate(arm.stages):
+                if stage.name in segment.stages:
+                    points.append(Part(train_part(arm, index, stage), Activity.TRAIN, _training(stage, prepared.stages[stage.name])))
+                    points += _measures(arm, stage_name(index, stage.name), spec, prepared)
     total = sum(part.weight for part in points)
     return [Part("prepare", Activity.PREPARE, PREPARE_SHARE * total), *points, Part("publish", Activity.PUBLISH, PUBLISH_SHARE * total)]
 
@@ -60,9 +68,9 @@ def _validations(stage: Stage, prepared: PreparedStage, rows: int, epochs: float
     return float(prepared.validation.lengths.sum()) * (steps // stage.eval_steps if stage.eval_steps else 1)
 
 
-def _measures(point: str, spec: FineTuneJobSpec, prepared: Prepared) -> list[Part]:
+def _measures(arm: Arm, point: str, spec: FineTuneJobSpec, prepared: Prepared) -> list[Part]:
     return [
-        Part(measure_part(point, suite.name), Activity.EVALUATE, _measuring(suite, prepared.suites[suite.name]))
+        Part(measure_part(arm, point, suite.name), Activity.EVALUATE, _measuring(suite, prepared.suites[suite.name]))
         for suite in spec.evaluation.suites
     ]
 

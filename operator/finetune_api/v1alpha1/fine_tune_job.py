@@ -18,6 +18,10 @@ RULES_APART: Final = {"rules": "apart"}
 """Validation context for whoever asks the cross-field rules by itself, to hear every problem at once (`finetune_api.validation`)."""
 
 
+DEFAULT_SEED: Final = 42
+Seed = Annotated[int, Field(ge=0, le=4_294_967_295)]
+
+
 class OutputFormat(StrEnum):
     ADAPTER = "adapter"
     MERGED = "merged"
@@ -58,8 +62,10 @@ class FineTuneJobSpec(ApiModel):
     """Changes to the model's tokenizer. Default: none. Example: {addTokens: ["<ticket>"]}"""
     references: References = References()
     """The Secrets and claims that the job uses, by names of its own. Default: none. Example: {claims: [{name: models, claimName: team-a-models}]}"""
-    seed: Annotated[int, Field(ge=0, le=4_294_967_295)] = 42
+    seed: Seed | None = None
     """Seed of everything random: order of rows, dropout, new weights, masks. Default: 42. Example: 7"""
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=c.MAX_SEEDS)] | None = None
+    """Instead of seed: all stages are trained once with each, and every figure is told with its mean, deviation and interval over them. Published is the seed that did best on the last stage's validation rows. Default: none. Example: [1, 2, 3]"""
     stages: Annotated[list[Stage], Field(min_length=1, max_length=c.MAX_STAGES)]
     """From 1 to 16 stages, run in this order. Example: [{name: task, objective: supervised, data: {train: [{uri: pvc://data/train.jsonl}]}, method: {type: lora}}]"""
     evaluation: Evaluation = Evaluation()
@@ -74,6 +80,16 @@ class FineTuneJobSpec(ApiModel):
     """Seconds of running time, suspension not counted, after which the job fails. Default: none. Example: 86400"""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] | None = None
     """Seconds after its end when the resource is deleted (the model stays). Default: never; a GitOps tool would make the job again. Example: 604800"""
+
+    @property
+    def every_seed(self) -> tuple[int, ...]:
+        """The seeds that are trained with, in the manifest's order."""
+        return tuple(self.seeds) if self.seeds else (DEFAULT_SEED if self.seed is None else self.seed,)
+
+    @property
+    def data_seed(self) -> int:
+        """The seed of what all arms share: which rows are drawn and how they are augmented, masks and draws of the evaluation."""
+        return self.every_seed[0]
 
     @model_validator(mode="after")
     def _obeys_the_rules(self, info: ValidationInfo) -> Self:

@@ -30,6 +30,10 @@ class HandOverScaleBy(StrEnum):
     VALIDATION = "validation"
 
 
+class CompareWith(StrEnum):
+    DIRECT = "direct"
+
+
 class Checkpoint(ApiModel):
     every_steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     """Optimizer steps between checkpoints. Default: 200 where everyMinutes is left out too. Example: 200"""
@@ -71,5 +75,7 @@ class Stage(ApiModel):
     """validation: of 0, 0.25, 0.5, 0.75 and 1 the share with the lowest loss on the next stage's data.validation. Example: validation"""
     hand_over_weights: Annotated[HandOverWeights, Field(strict=False)] = HandOverWeights.LAST
     """last, or best: the step with the best earlyStopping metric on validation data. On the last stage: what is published. Default: last. Example: best"""
+    compare_with: Annotated[CompareWith, Field(strict=False)] | None = None
+    """direct: the stage is trained a second time, from the base without the stages before it, on the same rows with the same options, and the report says by how much those stages helped or hurt. On one stage of a job, not the first. Default: no comparison. Example: direct"""
     resources: Resources = Resources()
     """What the stage's pod needs. Default: what the runtime gives. Example: {gpus: 1}"""

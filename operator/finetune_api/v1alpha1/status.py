@@ -42,6 +42,8 @@ class Condition(ApiModel):
 class Progress(ApiModel):
     percent: Annotated[int, Field(ge=0, le=100)] | None = None
     """Share of the whole job that is done, evaluation and preparation included; it never goes back. Example: 41"""
+    arm: Short | None = None
+    """What is trained of what the job trains more than once: the seed, and whether directly from the base. Example: seed 2, direct"""
     step: int | None = None
     """Optimizer steps of the current stage, true also after a resume. Example: 410"""
     total_steps: int | None = None
@@ -164,6 +166,32 @@ class StageScore(ApiModel):
     """Upper end of the 95 % bootstrap interval. Example: 3.38"""
 
 
+class SeedSpread(ApiModel):
+    mean: float
+    """Mean over the seeds, after the last stage. Example: 3.29"""
+    deviation: float
+    """Standard deviation over the seeds (n − 1). Example: 0.04"""
+    low: float
+    """Lower end of the mean's 95 % interval (Student's t over the seeds). Example: 3.19"""
+    high: float
+    """Upper end of it. Example: 3.39"""
+
+
+class DirectScore(ApiModel):
+    stage: Short
+    """The stage that was also trained directly. Example: task"""
+    value: float
+    """The metric after training it directly from the base; the mean over the seeds. Example: 3.52"""
+    gain: float
+    """By how much the stages before it made it better, in the metric's unit; below 0: worse. Example: 0.21"""
+    low: float
+    """Lower end of the gain's 95 % interval: paired over rows, or over the seeds where there are several. Example: 0.12"""
+    high: float
+    """Upper end of it. Example: 0.30"""
+    verdict: Literal["Helped", "Hurt", "Unclear"]
+    """Helped or Hurt where the interval leaves out 0, else Unclear. Example: Helped"""
+
+
 class EvaluationStatus(ApiModel):
     suite: Short
     """The suite. Example: in-domain"""
@@ -181,6 +209,28 @@ class EvaluationStatus(ApiModel):
     """The last stage's value less the base's. Example: -2.03"""
     gate: Literal["Passed", "Failed"] | None = None
     """The verdict, where a gate reads this metric. Example: Passed"""
+    seeds: SeedSpread | None = None
+    """Over the seeds, where there are several; the figures beside it are of the seed that is published. Example: {mean: 3.29, deviation: 0.04, low: 3.19, high: 3.39}"""
+    direct: DirectScore | None = None
+    """What leaving out the stages before came to, where a stage has compareWith. Example: {stage: task, value: 3.52, gain: 0.21, low: 0.12, high: 0.3, verdict: Helped}"""
+
+
+class SeedScore(ApiModel):
+    seed: int
+    """The seed. Example: 2"""
+    value: float
+    """Its metric on the validation rows. Example: 3.21"""
+
+
+class SeedsStatus(ApiModel):
+    published: int
+    """The seed of what is published, and of the figures in status.evaluation. Example: 2"""
+    metric: Short
+    """By which it was chosen, on the last stage's validation rows. Example: eval_loss"""
+    scores: Annotated[list[SeedScore], Field(max_length=c.MAX_SEEDS)]
+    """That metric of each seed. Example: [{seed: 1, value: 3.27}, {seed: 2, value: 3.21}]"""
+    reason: Text
+    """The same as a sentence. Example: seed 2 has the lowest eval_loss on the validation rows of stage task: 3.21, of 3.21 to 3.27"""
 
 
 class Artifact(ApiModel):
@@ -293,6 +343,8 @@ class FineTuneJobStatus(ApiModel):
     """What each segment has used of spec.retry. Example: [{segment: task, index: 1, attempts: 1, preemptions: 0}]"""
     evaluation: Annotated[list[EvaluationStatus], Field(max_length=c.MAX_GATES * 8)] = []
     """What was measured. Example: [{suite: in-domain, metric: loss, baseline: 5.34, stages: [{stage: task, value: 3.31}], delta: -2.03, gate: Passed}]"""
+    seeds: SeedsStatus | None = None
+    """Which of several seeds is published, and why. Example: {published: 2, metric: eval_loss, scores: [{seed: 1, value: 3.27}, {seed: 2, value: 3.21}], reason: seed 2 has the lowest eval_loss on the validation rows of stage task}"""
     artifacts: Annotated[list[Artifact], Field(max_length=c.MAX_ARTIFACTS)] = []
     """What was published. Example: [{kind: adapter, uri: pvc://models/support-intents/adapter, sha256: 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae, bytes: 1048576}]"""
     provenance: Provenance | None = None

@@ -157,6 +157,18 @@ def _evaluation(status: Fields, paint: Paint) -> Part:
         gate = {"Passed": paint("gate passed", "green"), "Failed": paint("gate FAILED", "red")}.get(str(row.get("gate")), "")
         text = f"{one_line(str(row.get('suite')))} {one_line(str(row.get('metric')))}: {' → '.join(values) or 'not measured'}"
         yield f"{text}, {gate}" if gate else text
+        if over := row.get("seeds"):
+            yield f"  over the seeds: {over['mean']:.4g} ± {over['deviation']:.2g} (95 %: {over['low']:.4g} to {over['high']:.4g})"
+        if direct := row.get("direct"):
+            verdict = {"Helped": paint("helped", "green"), "Hurt": paint("hurt", "red")}.get(
+                str(direct.get("verdict")), "made no clear difference"
+            )
+            yield (
+                f"  {one_line(str(direct['stage']))} directly from the base: {direct['value']:.4g}; the stages before {verdict}: "
+                f"{direct['gain']:+.4g} (95 %: {direct['low']:+.4g} to {direct['high']:+.4g}, positive is better)"
+            )
+    if seeds := status.get("seeds"):
+        yield f"published: {one_line(str(seeds['reason']))}"
 
 
 def _artifacts(status: Fields) -> Part:

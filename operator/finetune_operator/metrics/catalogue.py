@@ -133,7 +133,7 @@ JOB_STAGE: Final = _gauge(
 )
 JOB_EVALUATION: Final = _gauge(
     "finetune_job_evaluation",
-    "What was measured of the base model (baseline) and after the last stage (last).",
+    "What was measured of the base model (baseline), after the last stage (last), its mean over the seeds (seeds), and of a stage trained directly from the base (direct).",
     *_JOB,
     "suite",
     "metric",

@@ -156,7 +156,13 @@ def _evaluation(status: Mapping[str, Any]) -> Iterator[Sample]:
     told = {(label(entry.get("suite")), label(entry.get("metric"))): entry for entry in reversed(entries[:MOST_MEASURED])}
     for labels, entry in told.items():
         after = [stage["value"] for stage in entry.get("stages") or [] if stage.get("value") is not None]
-        for point, value in (("baseline", entry.get("baseline")), ("last", after[-1] if after else None)):
+        told_of = {
+            "baseline": entry.get("baseline"),
+            "last": after[-1] if after else None,
+            "seeds": (entry.get("seeds") or {}).get("mean"),
+            "direct": (entry.get("direct") or {}).get("value"),
+        }
+        for point, value in told_of.items():
             if value is not None:
                 yield catalogue.JOB_EVALUATION, (*labels, point), float(value)
         if entry.get("gate") is not None:

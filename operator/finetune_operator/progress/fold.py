@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+from finetune_api import arms
 from finetune_api.constants import LIVE_METRICS, NoticeReason
 from finetune_api.wire import Activity, ProgressUpdate
 from finetune_operator.case import Case, Step
@@ -20,7 +21,7 @@ Fields = dict[str, Any]
 MOST_RUNNING: Final = 99
 """Percent of a job that has not succeeded."""
 LONGEST: Final = 10 * 365 * 86400
-_WHILE_RUNNING: Final = ("etaSeconds", "eta", "tokensPerSecond", "gpuMemoryBytes", "gpuUtilizationPercent")
+_WHILE_RUNNING: Final = ("arm", "etaSeconds", "eta", "tokensPerSecond", "gpuMemoryBytes", "gpuUtilizationPercent")
 _DIGITS: Final = 4
 
 
@@ -44,6 +45,8 @@ def progress(case: Case, step: Step, old: Mapping[str, Any], live: Live | None) 
     told: Fields = {**_standing(before), "updatedAt": format_time(live.received)}
     if share is not None:
         told["percent"] = max(int(before.get("percent") or 0), min(MOST_RUNNING, int(share)))
+    if arm := arms.words(case.spec, live.update.arm):
+        told["arm"] = arm
     if (training := live.training) is not None:
         told |= {"step": training.done, "totalSteps": training.total, "epoch": rounded(training.epoch), "loss": rounded(training.loss)}
     told |= _gpu(live.update, running=step.running)
@@ -90,10 +93,13 @@ def stages(case: Case, live: Live | None) -> dict[str, Fields]:
     stage = live.update.stage or (live.training.stage if live.training is not None else None)
     if stage not in names or stage not in case.current.segment.stages:
         return {}
-    told: dict[str, Fields] = {name: {"phase": "Succeeded"} for name in names[: names.index(stage)] if name in case.current.segment.stages}
+    mine = [name for name in names if name in case.current.segment.stages]
+    told: dict[str, Fields] = {name: {"phase": "Succeeded"} for name in mine[: mine.index(stage)]}
+    if live.update.arm is not None:  # the arms before it have been through all of them
+        told |= {stage: {"phase": "Running"}, **{name: {"phase": "Pending"} for name in mine[mine.index(stage) + 1 :]}}
     if live.training is not None and live.training.stage in (stage, None):
         figures = {name: getattr(live.training, name) for name in LIVE_METRICS}
-        told[stage] = {
+        told[stage] = told.get(stage, {}) | {
             "metrics": {name: value for name, each in {**figures, **live.metrics}.items() if (value := rounded(each)) is not None}
         }
     return told

@@ -80,7 +80,7 @@ class LiveReports:
         _check_order(sender, state.training, update)
         state.sender, state.update, state.received = sender, update, self._now()
         if update.activity is Activity.TRAIN:
-            if state.training is not None and state.training.stage != update.stage:
+            if state.training is not None and (state.training.arm, state.training.stage) != (update.arm, update.stage):
                 state.metrics = {}
             kept = _KEPT if state.training is not None and update.loss is None else ()
             state.training = update.model_copy(update={name: getattr(state.training, name) for name in kept})
@@ -185,8 +185,9 @@ def _check_order(sender: Sender, before: ProgressUpdate | None, update: Progress
         raise Refusal(409, f"step {update.done} is before step {before.done}, which this pod has reported already")
 
 
-def _place(sender: Sender, update: ProgressUpdate) -> tuple[int, int]:
-    return (sender.stages.index(update.stage) if update.stage is not None else 0, update.done)
+def _place(sender: Sender, update: ProgressUpdate) -> tuple[int, int, int]:
+    """Arms come one after the other, and each begins with its first stage."""
+    return (update.arm or 0, sender.stages.index(update.stage) if update.stage is not None else 0, update.done)
 
 
 def _pace(points: Iterable[tuple[float, float]]) -> float | None:

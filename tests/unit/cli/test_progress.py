@@ -32,6 +32,21 @@ def test_the_headline_names_activity_stage_and_suite(report: ProgressReport, tex
     assert track.headline() == text
 
 
+def test_the_headline_names_the_arm_of_a_job_that_trains_several() -> None:
+    track = Track(["domain", "task"], ["seed 1", "seed 2", "seed 1, direct"])
+    told = [
+        ProgressReport(activity=Activity.TRAIN, stage=stage, arm=arm)
+        for stage, arm in (("task", 0), ("task", 2), ("task", None), ("task", 9))
+    ]
+    began = [(track.update(report), track.headline()) for report in told]
+    assert began == [
+        (True, "seed 1: training task (stage 2 of 2)"),
+        (True, "seed 1, direct: training task (stage 2 of 2)"),
+        (True, "training task (stage 2 of 2)"),
+        (True, "training task (stage 2 of 2)"),
+    ]
+
+
 def test_figures_stay_until_newer_ones_come_and_go_with_their_stage() -> None:
     track = Track(["domain", "task"])
     track.update(

@@ -305,3 +305,58 @@ def test_what_another_pod_reported_is_not_this_ones() -> None:
     world.settle(1)
     tell(world, live(world, train(9, 1.0, "domain"), pod="an-earlier-one"), 20)
     assert "step" not in world.status["attempts"][-1]
+
+
+def several() -> World:
+    """A job of two stages, two seeds and a comparison, at work."""
+    stages = [
+        builders.stage("domain", handOver="merge", data={"train": [{"uri": "pvc://data/a"}]}),
+        builders.stage("task", compareWith="direct", data={"train": [{"uri": "pvc://data/b"}], "validation": {"fraction": 0.1}}),
+    ]
+    suites = [builders.suite("test", "causalLanguageModeling", "loss")]
+    world = World(
+        job(spec__stages=stages, spec__seeds=[1, 2], spec__evaluation={"suites": [{**suites[0], "data": {"uri": "pvc://data/t"}}]})
+    )
+    world.settle(1)
+    world.run()
+    world.settle(1)
+    return world
+
+
+@pytest.mark.parametrize(
+    ("arm", "stage", "words", "phases"),
+    [
+        (0, "domain", "seed 1", ["Running", "Pending"]),
+        (0, "task", "seed 1", ["Succeeded", "Running"]),
+        (1, "domain", "seed 2", ["Running", "Pending"]),
+        (2, "task", "seed 1, direct", ["Succeeded", "Running"]),
+    ],
+)
+def test_status_tells_the_arm_at_work_and_where_it_is(arm: int, stage: str, words: str, phases: list[str]) -> None:
+    world = several()
+    for before, name in ((0, "domain"), (0, "task"), (1, "domain"), (1, "task"), (2, "task")):
+        if (before, name) <= (arm, stage):
+            tell(world, live(world, train(5, 10.0, name, arm=before), pace=0.1), 20)
+    assert (world.status["progress"]["arm"], world.status["currentStage"]) == (words, stage)
+    assert [each["phase"] for each in world.status["stages"]] == phases
+
+
+def test_what_seeds_and_a_comparison_came_to_is_in_the_status_and_told_once() -> None:
+    world = several()
+    seeds = {
+        "published": 2,
+        "metric": "eval_loss",
+        "scores": [{"seed": 1, "value": 3.2}, {"seed": 2, "value": 3.1}],
+        "reason": "seed 2 has the lowest",
+    }
+    direct = {"stage": "task", "value": 3.0, "gain": -0.1, "low": -0.2, "high": -0.05, "verdict": "Hurt"}
+    over = {"mean": 3.15, "deviation": 0.07, "low": 2.5, "high": 3.8}
+    entry = {"suite": "test", "metric": "loss", "stages": [{"stage": "task", "value": 3.1}], "seeds": over, "direct": direct}
+    (name,) = world.pods
+    world.end(name, 0, published(seeds=seeds, evaluation=[entry]))
+    world.settle(5)
+    assert world.status["seeds"] == seeds
+    assert (world.status["evaluation"][0]["seeds"], world.status["evaluation"][0]["direct"]) == (over, direct)
+    assert "arm" not in world.status["progress"]
+    assert [note for note in world.notes if note in ("SeedChosen", "StagingCompared")] == ["SeedChosen", "StagingCompared"]
+    assert any("test loss: -0.1 (-0.2 to -0.05)" in text for text in world.told)

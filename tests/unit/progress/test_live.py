@@ -108,11 +108,24 @@ def test_a_job_that_comes_late_is_not_behind_a_thousand() -> None:
         (train(40), train(40), None),
         (train(40), train(39), 409),
         (train(40, "task"), train(900, "domain"), 409),
+        (train(40, "task", arm=0), train(1, "domain", arm=1), None),
+        (train(40, "task", arm=1), train(41, "task", arm=0), 409),
+        (train(40, "task", arm=1), train(900, "domain", arm=1), 409),
         (train(900, "domain"), train(1, "task"), None),
         (train(40), ProgressUpdate(activity=Activity.EVALUATE, stage="domain", done=1), None),
         (train(40), train(41, "another"), 422),
     ],
-    ids=["the same", "a step back", "a stage back", "the next stage", "an evaluation", "no stage of the job"],
+    ids=[
+        "the same",
+        "a step back",
+        "a stage back",
+        "the next seed begins",
+        "a seed back",
+        "a stage back in a later seed",
+        "the next stage",
+        "an evaluation",
+        "no stage of the job",
+    ],
 )
 def test_what_contradicts_itself_is_refused(before: ProgressUpdate, after: ProgressUpdate, status: int | None) -> None:
     world = World()

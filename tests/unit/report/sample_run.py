@@ -16,6 +16,7 @@ from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
 from finetune_api.v1alpha1.stage import Objective
 from finetune_api.v1alpha1.status import Artifact, Provenance
 from finetune_api.wire import JobIdentity, RunResult, SegmentKind, SegmentRef, TrainerConfig
+from finetune_trainer.arms import RESOLVED
 from finetune_trainer.checkpoint import lineage
 from finetune_trainer.checkpoint.epochs import CURVE
 from finetune_trainer.checkpoint.files import FileLayer
@@ -49,7 +50,6 @@ from finetune_trainer.evaluation.results import (
     to_status,
     write,
 )
-from finetune_trainer.outcome import RESOLVED
 from finetune_trainer.run_folder import RunFolder
 
 MARKUP = "<script>alert('x')</script> & $a_1$ </style> {{ 7 * 7 }}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from finetune_api.constants import ExitCode, Reason
+from finetune_api.v1alpha1.evaluation import Metric
+from finetune_api.v1alpha1.status import SeedScore, SeedsStatus
 from finetune_api.wire import RunResult
 from finetune_trainer.checkpoint import lineage
 from finetune_trainer.checkpoint.epochs import CURVE
@@ -18,6 +21,7 @@ from finetune_trainer.checkpoint.journal import Event, Journal
 from finetune_trainer.data.report import Histogram
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.results import BASE, PointResult, point_path, read, write
+from finetune_trainer.evaluation.spread import ArmsResult, Comparison, Length, Spread
 from finetune_trainer.report.__main__ import main
 from finetune_trainer.report.html import findings, render, write_report
 from finetune_trainer.report.plots import MOST_POINTS, _place, curve_picture, lengths_picture
@@ -272,3 +276,34 @@ def test_a_damaged_identity_is_no_traceback(tmp_path: Path, content: str) -> Non
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(TrainerError, match="holds no run that can be reported on"):
         gather(RunFolder(tmp_path))
+
+
+def arms_result(seeds: int) -> ArmsResult:
+    """What the sample run would have come to with so many seeds and its task alone beside it."""
+    reason = "seed 2 has the lowest eval_loss on the validation rows of stage task: 3.2; the 3 seeds have 3.2 to 3.4"
+    scores = [SeedScore(seed=number, value=3.2) for number in range(1, seeds + 1)]
+    spread = {"suite": "in-domain", "metric": Metric.LOSS, "stage": "task", "mean": 3.31, "deviation": 0.05, "low": 3.2, "high": 3.4}
+    compared = {"suite": "in-domain", "metric": Metric.LOSS, "stage": "task", "gain": -0.19, "low": -0.3, "high": -0.1}
+    return ArmsResult(
+        published="seed-2",
+        seeds=SeedsStatus(published=2, metric="eval_loss", scores=scores, reason=reason) if seeds > 1 else None,
+        spreads=[Spread.model_validate({**spread, "values": [3.31] * seeds})] if seeds > 1 else [],
+        comparisons=[Comparison.model_validate({**compared, "staged": [3.31] * seeds, "direct": [3.12] * seeds, "over": "3 seeds"})],
+        lengths=[Length(arm=arm, stage="task", steps=30, step_used=30) for arm in ("staged", "direct")],
+    )
+
+
+@pytest.mark.parametrize("seeds", [1, 3, 10])
+def test_seeds_and_comparison_are_one_section_beside_the_gates_lines(run: RunFolder, seeds: int) -> None:
+    page = Page(render(dataclasses.replace(gather(run), arms=arms_result(seeds))))
+    text = page.text
+    assert "what the stages before task did" in text and "What was learned" in text and "What was kept" in text
+    assert "▼ hurt" in text and "−0.19" in text and "30 optimizer steps both ways" in text
+    assert ("Seed 2 has the lowest eval_loss" in text, "3.310 ± 0.05" in text) == (seeds > 1, seeds > 1)
+    assert {"story-task-0-wide", "story-kept-0-wide", "gains-wide"} <= {
+        (each.get("aria-labelledby") or "").removesuffix("-desc").rpartition("-title ")[2] for each in page.named("svg")
+    }
+
+
+def test_a_run_of_one_arm_says_nothing_of_arms(written: str) -> None:
+    assert 'id="story"' not in written and "seed 1" not in Page(written).text

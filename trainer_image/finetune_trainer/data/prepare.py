@@ -150,7 +150,7 @@ def _check_methods(
     from finetune_trainer.modeling.sketch import machine_problems, method_problems  # imports torch and the architectures
 
     lengths = {
-        stage.name: stage_order(stage, prepared[stage.name], config.spec.seed).length(stage.training)
+        stage.name: stage_order(stage, prepared[stage.name], config.spec.data_seed).length(stage.training)
         for stage in config.spec.stages
         if stage.name in prepared and stage.method.asks_the_model
     }

@@ -64,7 +64,7 @@ def load_prepared(config: TrainerConfig) -> Prepared:
             Reason.RUN_FOLDER_MISMATCH, "the run folder holds no prepared data for this manifest: run prepare first", where=str(folder.root)
         )
     return Prepared(
-        stages={stage.name: open_stage(stage, config.spec.seed, folder) for stage in report.stages},
+        stages={stage.name: open_stage(stage, config.spec.data_seed, folder) for stage in report.stages},
         suites={suite.name: _open_suite(suite, folder) for suite in report.suites},
         tokenizer_folder=folder.prepared / report.tokenizer.folder,
         model_folder=_model_folder(report.model, config),
@@ -75,7 +75,7 @@ def load_prepared(config: TrainerConfig) -> Prepared:
                 # A status is bounded; the report has every source.
                 "datasetHashes": dict(list(dataset_hashes(report).items())[: c.MAX_SOURCES]),
                 "configHash": config.config_hash,
-                "seed": config.spec.seed,
+                "seed": config.spec.data_seed,
             }
         ),
         report=report,

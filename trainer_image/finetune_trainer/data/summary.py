@@ -80,7 +80,7 @@ class Summary:
             validation_fraction=None if stage.data.validation is None else stage.data.validation.fraction,
             train=SetReport(),
         )
-        prepared = open_stage(report, self.spec.seed, self.folder)
+        prepared = open_stage(report, self.spec.data_seed, self.folder)
         if self._splits(report, prepared, own):
             self._check_start(index, stage, prepared)
             self.stages.append(self._described(report, prepared))
@@ -88,7 +88,7 @@ class Summary:
 
     def _check_start(self, index: int, stage: Stage, prepared: PreparedStage) -> None:
         try:
-            check_start(stage, prepared.train, stage_seed(self.spec.seed, index), f"spec.stages[{index}]")
+            check_start(stage, prepared.train, stage_seed(self.spec.data_seed, index), f"spec.stages[{index}]")
         except TrainerError as error:
             self.problems.add_error(error)
 

@@ -64,7 +64,7 @@ def tasks(spec: FineTuneJobSpec, limits: Limits) -> Tasks:
             overflow=stage.data.overflow,
             labels=tuple(stage.data.labels) if stage.data.labels else None,
         )
-        augmenter = _augmenter(stage, spec.seed)
+        augmenter = _augmenter(stage, spec.data_seed)
         train = tuple(
             Task(f"{field}.data.train[{index}]", source, stage.objective, options, source.weight, augmenter)
             for index, source in enumerate(stage.data.train)

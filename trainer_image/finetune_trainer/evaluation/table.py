@@ -18,6 +18,10 @@ class Cell:
     value: float | None
     low: float | None = None
     high: float | None = None
+    seeds: tuple[float, ...] = ()
+    """Of a mean over seeds: each of them."""
+    direct: bool = False
+    """Whether it is of a stage that was trained without those before it."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from finetune_trainer.evaluation.table import Row, cell_text, decimals, figure, 
 from finetune_trainer.report.model_card import method_text
 from finetune_trainer.report.pictures import Picture
 from finetune_trainer.report.plots import classes_picture, curve_picture, evaluation_pictures, lengths_picture
+from finetune_trainer.report.story import story
 from finetune_trainer.report.view import View, gather
 from finetune_trainer.run_folder import RunFolder
 
@@ -90,7 +91,7 @@ def render(view: View) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"moment": _moment, "svg": _svg, "percent": _percent, "figure": figure, "cell": cell_text}
+    environment.filters |= {"moment": _moment, "svg": _svg, "percent": _percent, "figure": figure, "cell": cell_text, "signed": _gained}
     rows = table(to_status(view.points))
     verdicts = [verdict for point in view.points for verdict in point.gates]
     objectives = {suite.name: str(suite.objective) for point in view.points for suite in point.suites}
@@ -99,6 +100,7 @@ def render(view: View) -> str:
         outcome=_outcome(view, verdicts),
         findings=findings(view.points),
         rows=rows,
+        story=story(view, objectives, verdicts),
         points=list(dict.fromkeys(cell.point for row in rows for cell in row.cells)),
         evaluation=evaluation_pictures(rows, objectives, verdicts),
         suites=_suites(view.points),
@@ -251,6 +253,11 @@ def _signed(value: float, places: int) -> str:
     return f"{value:+,.{places}f}".replace("-", "−")
 
 
+def _gained(value: float, metric: str, beside: float) -> str:
+    """A difference, with the decimals of the figure beside it."""
+    return _signed(value, max(decimals(beside, metric), 3 if abs(value) < 0.1 else 2))
+
+
 def _percent(value: float) -> str:
     return f"{100 * value:.1f} %" if value else "0 %"
 
@@ -271,7 +278,7 @@ def provenance_lines(view: View) -> list[tuple[str, Any]]:
         ("base model", view.spec.model.uri),
         ("model revision", facts.model_revision),
         ("configHash", facts.config_hash or view.config_hash),
-        ("seed", facts.seed if facts.seed is not None else view.spec.seed),
+        ("seed", facts.seed if facts.seed is not None else view.spec.data_seed),
         ("threads", view.threads),
         ("image", facts.image_digest),
         *((f"version of {name}", version) for name, version in sorted(facts.versions.items())),

@@ -190,7 +190,7 @@ def _options(stage: Stage, scale: float | None) -> dict[str, str]:
 def _provenance(config: TrainerConfig, provenance: Provenance) -> str:
     facts = {
         "base model": code(config.spec.model.uri) + (f" at {code(provenance.model_revision)}" if provenance.model_revision else ""),
-        "seed": str(provenance.seed if provenance.seed is not None else config.spec.seed),
+        "seed": str(provenance.seed if provenance.seed is not None else config.spec.data_seed),
         "configHash": code(provenance.config_hash or config.config_hash),
     }
     lines = [f"- {name}: {value}" for name, value in facts.items()]

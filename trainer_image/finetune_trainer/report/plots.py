@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -17,6 +18,7 @@ from finetune_api.v1alpha1.stage import Objective
 from finetune_trainer.data.report import Histogram
 from finetune_trainer.evaluation.metrics import LOWER_IS_BETTER
 from finetune_trainer.evaluation.results import GateVerdict
+from finetune_trainer.evaluation.spread import Comparison
 from finetune_trainer.evaluation.table import Row
 from finetune_trainer.evaluation.table import figure as number
 from finetune_trainer.report.pictures import BASE, FINAL, INK, MIDDLE, MUTED, PAPER, SECOND, Layout, Picture, figure, picture
@@ -100,14 +102,16 @@ def _curve_words(curve: Curve) -> str:
     return words
 
 
-def evaluation_pictures(rows: Sequence[Row], objectives: Mapping[str, str], verdicts: Sequence[GateVerdict]) -> list[Picture]:
-    """Dots with 95 % whiskers: a panel a suite and metric, in it the base and each stage. `objectives`: of each suite, by its name."""
+def evaluation_pictures(
+    rows: Sequence[Row], objectives: Mapping[str, str], verdicts: Sequence[GateVerdict], *, name: str = "evaluation"
+) -> list[Picture]:
+    """Dots with 95 % whiskers: a panel a suite and metric, in it the base and each stage. `objectives`: of each suite, by its name; `name`: unique in the page."""
     shown = [row for row in rows if any(cell.value is not None for cell in row.cells)]
     chunks = [shown[start : start + MOST_PANELS] for start in range(0, len(shown), MOST_PANELS)]
-    return [_evaluation(index, chunk, objectives, verdicts) for index, chunk in enumerate(chunks)]
+    return [_evaluation(f"{name}-{index}", chunk, objectives, verdicts) for index, chunk in enumerate(chunks)]
 
 
-def _evaluation(index: int, rows: Sequence[Row], objectives: Mapping[str, str], verdicts: Sequence[GateVerdict]) -> Picture:
+def _evaluation(name: str, rows: Sequence[Row], objectives: Mapping[str, str], verdicts: Sequence[GateVerdict]) -> Picture:
     def draw(layout: Layout) -> Figure:
         most = 2 if len(rows) == 4 or any(len(cell.point) > LONG_NAME for row in rows for cell in row.cells) else 3
         columns = 1 if layout.narrow else min(most, len(rows))
@@ -129,7 +133,7 @@ def _evaluation(index: int, rows: Sequence[Row], objectives: Mapping[str, str], 
         f"{row.suite} {row.metric}: " + ", ".join(f"{cell.point} {number(cell.value, row.metric)}" for cell in row.cells) + "."
         for row in rows
     )
-    return picture(f"evaluation-{index}", "Evaluation of the base model and after each stage, with 95 % intervals", words, draw)
+    return picture(name, "Evaluation of the base model and after each stage, with 95 % intervals", words, draw)
 
 
 def _whiskers(axes: Axes, row: Row, objective: str, gates: Sequence[float], *, room: int) -> list[Annotation]:
@@ -139,10 +143,19 @@ def _whiskers(axes: Axes, row: Row, objective: str, gates: Sequence[float], *, r
         if cell.value is None:
             axes.text(0.5, place, "not applicable", ha="center", va="center", color=MUTED, transform=axes.get_yaxis_transform())
             continue
-        colour = BASE if cell.point == "base" else FINAL if place == last else MIDDLE
+        tuned = not any(after.value is not None and not after.direct for after in row.cells[place + 1 :])
+        colour = BASE if cell.point == "base" else MUTED if cell.direct else FINAL if tuned else MIDDLE
         low, high = cell.low if cell.low is not None else cell.value, cell.high if cell.high is not None else cell.value
         axes.plot([low, high], [place, place], color=colour, linewidth=3, solid_capstyle="round", alpha=0.55)
-        axes.plot([cell.value], [place], color=colour, marker="o" if place in (0, last) else "D", markersize=8, markeredgecolor=PAPER)
+        axes.plot(
+            [cell.value],
+            [place],
+            color=colour,
+            marker="s" if cell.direct else "o" if place == 0 or tuned else "D",
+            markersize=8,
+            markeredgecolor=PAPER,
+        )
+        axes.plot(cell.seeds, [place + 0.2] * len(cell.seeds), color=colour, linestyle="none", marker="|", markersize=7)
         label = number(cell.value, row.metric)
         labels.append(axes.annotate(label, (cell.value, place), (0, 7), textcoords="offset points", ha="center", color=INK))
     for value in gates:
@@ -172,6 +185,34 @@ def _clear_of(axes: Axes, gates: Sequence[float], labels: Sequence[Annotation]) 
                 pixels = line - GAP - box.x1 if value <= line else line + GAP - box.x0
                 beside, above = label.xyann
                 label.xyann = (beside + pixels * 72 / axes.figure.dpi, above)
+
+
+def gains_picture(comparisons: Sequence[Comparison]) -> Picture:
+    """By how much the stages before one helped or hurt, as a share of what it came to alone, with 95 % intervals and a line at nothing."""
+    shown = [(one, statistics.fmean(one.direct)) for one in comparisons if statistics.fmean(one.direct)][:MOST_PANELS]
+
+    def draw(layout: Layout) -> Figure:
+        made, (axes,) = figure(layout, 0.9 + 0.5 * len(shown))
+        for place, (one, alone) in enumerate(shown):
+            low, value, high = (100 * figure / abs(alone) for figure in (one.low, one.gain, one.high))
+            colour = {"Helped": FINAL, "Hurt": SECOND, "Unclear": MUTED}[one.verdict]
+            axes.plot([low, high], [place, place], color=colour, linewidth=3, solid_capstyle="round", alpha=0.55)
+            axes.plot([value], [place], color=colour, marker="o", markersize=8, markeredgecolor=PAPER)
+            text = f"{value:+.1f} %".replace("-", "−")
+            axes.annotate(text, (value, place), (0, 7), textcoords="offset points", ha="center", color=INK)
+        axes.axvline(0, color=INK, linewidth=1)
+        room = 16 if layout.narrow else 30
+        axes.set_yticks(range(len(shown)), [f"{short(one.suite, room)}\n{one.metric}" for one, _ in shown])
+        axes.set_ylim(len(shown) - 0.5, -0.7)
+        axes.set_xlabel(f"% better than {short(comparisons[0].stage, 16)} alone")
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+        axes.margins(x=0.14)
+        return made
+
+    words = " ".join(f"{one.suite} {one.metric}: {100 * one.gain / abs(alone):+.1f} %, {one.verdict}." for one, alone in shown)
+    return picture("gains", "By how much the stages before helped or hurt, with 95 % intervals", words, draw)
 
 
 def _tick(value: float) -> str:

@@ -18,6 +18,7 @@ from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
 from finetune_api.v1alpha1.stage import Stage
 from finetune_api.v1alpha1.status import Provenance
 from finetune_api.wire import RunResult
+from finetune_trainer import arms
 from finetune_trainer.checkpoint import lineage
 from finetune_trainer.checkpoint.epochs import CURVE
 from finetune_trainer.checkpoint.files import FileLayer
@@ -28,7 +29,7 @@ from finetune_trainer.diagnosis import DATA_BOUND, Diagnosis, changes
 from finetune_trainer.engine.schedule import total_steps
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.results import BASE, PointResult, PointSamples, point_name, read, read_points, samples_path
-from finetune_trainer.outcome import RESOLVED
+from finetune_trainer.evaluation.spread import ArmsResult
 from finetune_trainer.run_folder import RunFolder
 
 Series = Sequence[tuple[float, float]]
@@ -101,6 +102,8 @@ class View:
     provenance: Provenance
     starts: Sequence[Start]
     silences: Sequence[Silence] = ()
+    arms: ArmsResult | None = None
+    """What the arms came to, where the run has several; the rest of this view is of the one that is published."""
 
 
 def gather(run: RunFolder, *, result: RunResult | None = None) -> View:
@@ -114,7 +117,9 @@ def gather(run: RunFolder, *, result: RunResult | None = None) -> View:
     events = Journal(run.journal, FileLayer()).read()
     prepare = read_report(run)
     result = result or _result(run)
-    samples = [read(samples_path(run.evaluation, name), PointSamples) for name in _point_names(names)]
+    arm = arms.shown(run, spec)
+    of_arm = Journal(arm.journal, FileLayer()).read()
+    samples = [read(samples_path(arm.evaluation, name), PointSamples) for name in _point_names(names)]
     return View(
         job=identity["job"],
         config_hash=identity["configHash"],
@@ -122,14 +127,15 @@ def gather(run: RunFolder, *, result: RunResult | None = None) -> View:
         spec=spec,
         document=identity["spec"],
         result=result,
-        points=read_points(run.evaluation, names),
+        points=read_points(arm.evaluation, names),
         samples=[entry for entry in samples if entry is not None],
-        curves=_curves(run, spec, events),
-        resolved=_resolved(run, names),
+        curves=_curves(arm, spec, of_arm),
+        resolved=_resolved(arm, names),
         prepare=prepare,
         provenance=_provenance(result, prepare, identity["configHash"], spec),
-        starts=[_start(event) for event in events if event["event"] == Event.START],
+        starts=[_start(event) for event in arms.starts(run, spec)],
         silences=_silences(events),
+        arms=arms.read(run),
     )
 
 
@@ -166,7 +172,7 @@ def _provenance(result: RunResult | None, prepare: PrepareReport | None, config_
             "modelRevision": prepare.model.revision if prepare and prepare.model else None,
             "datasetHashes": dataset_hashes(prepare) if prepare else {},
             "configHash": config_hash,
-            "seed": spec.seed,
+            "seed": spec.data_seed,
         }
     )
 
@@ -177,6 +183,8 @@ def _start(event: Mapping[str, Any]) -> Start:
     if came_from:
         stage = str(came_from["stage"]).partition("-")[2]
         words = f"the end of {stage}" if came_from["kind"] == "handover" else f"step {came_from['step']} of {stage}"
+    if event.get("arm"):
+        words = f"{event['arm']}: {words}"
     return Start(
         epoch=int(event["epoch"]),
         at=float(event["at"]),
@@ -264,12 +272,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _resolved(run: RunFolder, stages: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    found = {}
-    for index, stage in enumerate(stages):
-        paths = sorted(run.epochs.glob(f"*/{lineage.STAGES}/{lineage.stage_name(index, stage)}/{RESOLVED}"))
-        if paths:
-            found[stage] = json.loads(paths[-1].read_bytes())
-    return found
+    found = {stage: arms.resolved(run, lineage.stage_name(index, stage)) for index, stage in enumerate(stages)}
+    return {stage: record for stage, record in found.items() if record is not None}
 
 
 def _series(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from finetune_api.cel import BROKEN
-from finetune_api.v1alpha1.rules import evaluation, guards, hand_over, methods, sources, training, transitions
+from finetune_api.v1alpha1.rules import arms, evaluation, guards, hand_over, methods, sources, training, transitions
 from finetune_api.v1alpha1.rules.rule import Rule, Unique, Violation, nodes, to_cel, violations
 
 RULES: Final[tuple[Rule, ...]] = (
@@ -16,12 +16,14 @@ RULES: Final[tuple[Rule, ...]] = (
     *guards.RULES,
     *hand_over.RULES,
     *evaluation.RULES,
+    *arms.RULES,
     *transitions.RULES,
 )
 UNIQUE: Final[tuple[Unique, ...]] = (
     Unique("spec.tokenizer.addTokens"),
     Unique("spec.references.secrets", "name"),
     Unique("spec.references.claims", "name"),
+    Unique("spec.seeds"),
     Unique("spec.stages", "name"),
     Unique("spec.stages[].data.labels"),
     *methods.UNIQUE,

@@ -8,7 +8,7 @@ from typing import Final
 from finetune_api.v1alpha1.rules.rule import Rule
 
 _REQUIRED: Final = ("model", "stages")
-_OPTIONAL: Final = ("runtimeRef", "tokenizer", "references", "seed", "evaluation", "output")
+_OPTIONAL: Final = ("runtimeRef", "tokenizer", "references", "seed", "seeds", "evaluation", "output")
 _ATTEMPTS, _PREEMPTIONS = 3, 20
 
 
