@@ -48,12 +48,12 @@ BELOW: Final = 0.01
 ABOVE: Final = 1000.0
 """From and to where, as factors of the method's default rate, where nothing else is asked for."""
 STEPS: Final = 100
-MEMORY: Final = 0.9
-"""Of the moving average that smooths the loss."""
+WIDTH: Final = 2.5
+"""Points that the smoothed loss looks to each side, as a standard deviation: both sides alike, or the curve would lag behind the rates."""
 DIVERGED: Final = 2.0
 """How many times the least smoothed loss ends the test."""
 FIRST: Final = 5
-"""Points at the start that say little: the moving average has seen next to nothing."""
+"""Points at each end that say little: they have neighbours on one side alone."""
 LEARNED: Final = 0.01
 """The share of its first value that the smoothed loss must have lost, or nothing was learned."""
 MARGIN: Final = 10.0
@@ -91,12 +91,10 @@ def rates_between(low: float, high: float, steps: int) -> list[float]:
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:
-    """The moving average of losses, without its bias towards zero at the start."""
-    average, result = 0.0, []
-    for count, loss in enumerate(losses, start=1):
-        average = MEMORY * average + (1 - MEMORY) * loss
-        result.append(average / (1 - MEMORY**count))
-    return result
+    """Each loss averaged with its neighbours."""
+    places = np.arange(len(losses))
+    weights = np.exp(-(((places[:, None] - places[None, :]) / WIDTH) ** 2) / 2)
+    return [float(value) for value in (weights @ np.array(losses, np.float64)) / weights.sum(axis=1)]
 
 
 def suggestion(rates: Sequence[float], losses: Sequence[float]) -> Suggestion:
@@ -141,7 +139,7 @@ class Rising(Guard):
         if not math.isfinite(loss):
             return True
         curve = smoothed(self.losses)
-        return len(curve) > FIRST and curve[-1] > 2 * DIVERGED * min(curve)
+        return len(curve) > FIRST and curve[-1] > 2 * DIVERGED * min(curve)  # well beyond, so that the picture shows the rise
 
 
 class Nowhere:
@@ -173,7 +171,7 @@ class Nowhere:
 
 
 def measure(config: TrainerConfig, asked: Asked, *, reporter: Reporter, stop: StopFlag) -> RunResult:
-    """Test a stage; leave the curve and its picture in the run folder. Raises TrainerError (InvalidSpec, LossDiverged at the first rates), Stopped."""
+    """Test a stage; leave the curve and its picture in the run folder. Raises TrainerError (InvalidSpec), Stopped."""
     from finetune_trainer.report.range_picture import range_picture  # drawing costs seconds to import
 
     index, stage = _stage(config, asked.stage)
@@ -181,7 +179,13 @@ def measure(config: TrainerConfig, asked: Asked, *, reporter: Reporter, stop: St
     part = Part(train_part(index, stage), Activity.TRAIN, 1.0)
     work = dataclasses.replace(open_run(config, reporter, stop), progress=JobProgress(reporter, [part]))
     rising = Rising(rates, stop)
-    _train(work, index, stage, rising, start=_start(work, index, asked.run))
+    start = _start(work, index, asked.run)
+    try:
+        _train(work, index, stage, rising, start=start)
+    except TrainerError as error:
+        if error.reason is not Reason.LOSS_DIVERGED:
+            raise
+        # A gradient without bounds at a loss that is a number yet: the end that a test looks for.
     made = rates[: len(rising.losses)]
     losses = [loss for loss in rising.losses if math.isfinite(loss)]
     found = suggestion(made[: len(losses)], losses)

@@ -116,7 +116,8 @@ def run(
             prepare(config, reporter, stop=stop)
             return RunResult(outcome="Succeeded", exit_code=ExitCode.SUCCESS)
         if command == "lr-range" and asks is not None:
-            from finetune_trainer import lr_range
+            with lean_imports():
+                from finetune_trainer import lr_range
 
             asked = lr_range.Asked(asks.stage, asks.low, asks.high, asks.steps or lr_range.STEPS, asks.run)
             return lr_range.measure(config, asked, reporter=reporter, stop=stop)

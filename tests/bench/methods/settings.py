@@ -85,7 +85,6 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("full, layer decay 0.9", "full", {"layerDecay": 0.9}),
     Setting("loha", "loha"),
     Setting("lokr", "lokr"),
-    Setting("hra", "hra", tasks=(CLASSES,)),
     Setting("full + l2sp", "full", guards=({"type": "l2sp", "strength": 1.0},), rate_of="full", tasks=(CLASSES,)),
     Setting("full + mixout", "full", guards=({"type": "mixout", "probability": 0.5},), rate_of="full", tasks=(CLASSES,)),
     _aggressive(" + mixout", {"type": "mixout", "probability": 0.5}),

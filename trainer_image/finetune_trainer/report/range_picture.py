@@ -26,8 +26,8 @@ def _draw(layout: Layout, title: str, test: Mapping[str, Any]) -> Figure:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("e-0", "e-")))
     axes.plot(test["rates"], test["losses"], color=BASE, linewidth=0.8, label="each step")
     axes.plot(test["rates"], test["smoothed"], color=FINAL, label="smoothed")
-    least, most = min(test["smoothed"]), max(test["smoothed"])
-    axes.set_ylim(least - 0.1 * (most - least or 1.0), min(most, 3 * max(test["smoothed"][0], least)) * 1.05)
+    least, most = min(test["losses"]), min(max(test["losses"]), 1.5 * max(test["smoothed"][0], min(test["smoothed"])))
+    axes.set_ylim(least - 0.05 * (most - least or 1.0), most + 0.05 * (most - least or 1.0))
     for name, colour, words in (
         ("steepest", MIDDLE, "steepest"), ("safe", SECOND, "a tenth of the least"), ("declared", INK, "in the manifest"),
     ):  # fmt: skip
