@@ -57,6 +57,8 @@ class Watch:
     """Stands where a stage's store would: saves nothing, and sees each step's end, when gradients stand and nothing is updated yet."""
 
     module: torch.nn.Module
+    reference: bool = True
+    """Whether a fixed piece of work is timed at each step, to compare steps of different moments."""
     steps: list[float] = field(default_factory=list)
     """CPU seconds of each step but the first."""
     references: list[float] = field(default_factory=list)
@@ -67,7 +69,8 @@ class Watch:
     def settle(self) -> None:
         if self.since is not None:
             self.steps.append(time.process_time() - self.since)
-        self.references.append(_reference())
+        if self.reference:
+            self.references.append(_reference())
         self.gradients = max(self.gradients, sum(_size(one.grad) for one in self.module.parameters() if one.grad is not None))
         self.since = time.process_time()
 

@@ -12,8 +12,8 @@ BOTH: Final = (CLASSES, DEFINITIONS)
 
 FACTORS: Final = {DEFINITIONS: (3.0, 10.0), CLASSES: (10.0, 30.0)}
 """Of the method's default rate; the same for every method of a task. Few steps want high rates, and a new head higher ones."""
-AGGRESSIVE: Final = 50.0
-"""Of full tuning's default rate: 1e-3, which nobody would choose who has something to lose."""
+AGGRESSIVE: Final = 15.0
+"""Of full tuning's default rate: 3e-4, which nobody would choose who has something to lose."""
 REPLAYED: Final = 0.2
 """Share of the tokens that are replayed, where a row has replay."""
 
