@@ -30,6 +30,7 @@ def fragment(results: Results) -> str:
         "SETUP": _setup(definitions + classes),
         "DEFINITIONS": "\n".join(definitions_table(definitions, start["suites"])),
         "CLASSES": "\n".join(classes_table(classes)),
+        "AGGRESSIVE": f"{AGGRESSIVE:g} times its default rate",
         "FORGETTING": "\n".join(forgetting_table(definitions)),
     }
     for name, value in values.items():

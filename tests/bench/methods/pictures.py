@@ -41,13 +41,11 @@ def kept_picture(definitions: Sequence[Row]) -> str:
     def draw(layout: Layout) -> Figure:
         made, (axes,) = figure(layout, 6.0)
         axes.set_title("Definitions: loss a token (lower is better)")
-        axes.set_xlabel("perplexity on the Python reference, of what it was before the task")
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"× {value:g}"))
-        axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"× {value:.2g}"))
-        axes.axvline(1 + GATE, color=MUTED, linestyle=":", label=f"a gate at +{GATE:.0%}")
-        axes.legend(loc="upper right")
-        _scatter(made, axes, [(1 + row.other_change.value, row.score.value, row) for row in definitions if row.other_change is not None])
+        axes.set_xlabel("perplexity on the Python reference, against before the task")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.0f} %"))
+        axes.axvline(GATE, color=MUTED, linestyle=":", label=f"a gate at +{GATE:.0%}")
+        axes.legend(loc="upper left")
+        _scatter(made, axes, [(row.other_change.value, row.score.value, row) for row in definitions if row.other_change is not None])
         return made
 
     return standalone("methods-kept", "Score against knowledge kept", _listed("Definitions", definitions, "kept"), draw)
@@ -61,7 +59,7 @@ def _scatter(made: Figure, axes: Axes, points: Sequence[tuple[float, float, Row]
     for x, y, row in points:
         axes.plot([x], [y], marker="o", markersize=5, linestyle="none", color=guarded["+" in row.setting or "aggressive" in row.setting])
     axes.margins(x=0.12, y=0.08)
-    made.canvas.draw()
+    made.draw_without_rendering()  # only then does the layout know where a point lies
     size = 8.0
     height, taken = size * 1.25, [_box(*axes.transData.transform((x, y)), 7, 7) for x, y, _ in points]
     scale = made.dpi / 72
@@ -69,14 +67,17 @@ def _scatter(made: Figure, axes: Axes, points: Sequence[tuple[float, float, Row]
         px, py = axes.transData.transform((x, y))
         width = len(row.setting) * size * LETTER
         for distance, (side, rise) in itertools.product((0, 9, 18, 27, 36), ((1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1))):
-            dx, dy = side * (7 + width / 2), rise * (9 + distance)
+            dx, dy = side * (7 + width / 2), rise * (8 + distance)
             box = _box(px + dx * scale, py + dy * scale, width * scale, height * scale)
             inside = axes.bbox.x0 <= box[0] and box[2] <= axes.bbox.x1 and axes.bbox.y0 <= box[1] and box[3] <= axes.bbox.y1
             if inside and not any(_meet(box, other) for other in taken):
                 break
         taken.append(box)
         far = {"arrowprops": {"arrowstyle": "-", "color": MUTED, "linewidth": 0.5}} if abs(dy) > 10 else {}
-        axes.annotate(row.setting, (x, y), (dx, dy), textcoords="offset points", ha="center", va="center", fontsize=size, color=INK, **far)
+        name = axes.annotate(
+            row.setting, (x, y), (dx, dy), textcoords="offset points", ha="center", va="center", fontsize=size, color=INK, **far
+        )
+        name.set_in_layout(False)
 
 
 def _box(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:

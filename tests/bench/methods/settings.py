@@ -59,6 +59,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     _aggressive(""),
     _aggressive(" + l2sp", {"type": "l2sp", "strength": 1.0}),
     _aggressive(" + kl", {"type": "kl", "strength": 1.0}),
+    _aggressive(" + l2sp 10", {"type": "l2sp", "strength": 10.0}),
+    _aggressive(" + kl 10", {"type": "kl", "strength": 10.0}),
     _aggressive(" + replay", replay=REPLAYED),
     Setting("gradual", "gradual", on={DEFINITIONS: {"everySteps": 2, "layers": 8}, CLASSES: {"everySteps": 12}}),
     Setting("partial, last third", "partial", on={
