@@ -71,7 +71,7 @@ def test_differences_are_paired_by_row_and_means_are_over_seeds() -> None:
     assert full.against is not None and full.against.sure
     assert (full.against.low, full.against.high) == (pytest.approx(0.2), pytest.approx(0.2))
     assert full.spread == pytest.approx(0.01 / 2**0.5)
-    assert (full.share, full.passes) == (0.01, True)
+    assert (full.share, full.passes(0.05)) == (0.01, True)
 
 
 def test_a_gate_is_missed_by_what_was_forgotten() -> None:
@@ -82,7 +82,8 @@ def test_a_gate_is_missed_by_what_was_forgotten() -> None:
     _, full = rows([line("before the task", 1, [4.0, 5.0]), line("lora", 1, [3.0, 4.0]), lost], DEFINITIONS)
     assert full.other_change is not None
     assert full.other_change.value == pytest.approx(np.exp(0.1) - 1)
-    assert full.passes is False
+    assert not full.passes(0.1)
+    assert full.passes(0.2)
 
 
 def test_finished_cells_are_found_by_any_of_their_candidates_and_a_cut_line_is_none(tmp_path: Path) -> None:

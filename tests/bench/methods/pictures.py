@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from matplotlib.axes import Axes
@@ -11,10 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from finetune_trainer.report.pictures import FINAL, INK, MUTED, SECOND, Layout, figure, standalone
-from tests.bench.methods.summary import GATE, Row
+from tests.bench.methods.summary import GATES, Row
 
-LETTER: Final = 0.6
+LEAST: Final = -0.12
+"""How far left the second picture goes."""
+LETTER: Final = 0.55
 """Width of a letter as a share of the size of the font, about."""
+
+
+Point = tuple[float, float, Row]
 
 
 def share_picture(definitions: Sequence[Row], classes: Sequence[Row]) -> str:
@@ -39,19 +45,29 @@ def kept_picture(definitions: Sequence[Row]) -> str:
     """Score over how much the perplexity on text of another kind has risen."""
 
     def draw(layout: Layout) -> Figure:
-        made, (axes,) = figure(layout, 6.0)
+        made, (axes,) = figure(layout, 7.5)
         axes.set_title("Definitions: loss a token (lower is better)")
         axes.set_xlabel("perplexity on the Python reference, against before the task")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.0f} %"))
-        axes.axvline(GATE, color=MUTED, linestyle=":", label=f"a gate at +{GATE:.0%}")
+        for gate, style in zip(GATES, (":", "--"), strict=True):
+            axes.axvline(gate, color=MUTED, linestyle=style, linewidth=1, label=f"a gate at +{gate:.0%}")
         axes.legend(loc="upper left")
-        _scatter(made, axes, [(row.other_change.value, row.score.value, row) for row in definitions if row.other_change is not None])
+        _scatter(made, axes, [_cut(row.other_change.value, row) for row in definitions if row.other_change is not None])
         return made
 
     return standalone("methods-kept", "Score against knowledge kept", _listed("Definitions", definitions, "kept"), draw)
 
 
-def _scatter(made: Figure, axes: Axes, points: Sequence[tuple[float, float, Row]]) -> None:
+def _cut(change: float, row: Row) -> Point:
+    """A point far on the left would press all others together: it stands at the edge, and says where it belongs."""
+    return (
+        (change, row.score.value, row)
+        if change > LEAST
+        else (LEAST, row.score.value, replace(row, setting=f"{row.setting} ({change:+.0%})"))
+    )
+
+
+def _scatter(made: Figure, axes: Axes, points: Sequence[Point]) -> None:
     """Points with their names, which are put where nothing is yet."""
     if not points:
         return
