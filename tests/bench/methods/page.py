@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from scripts.demo_assets import ROOT
+from tests.bench.methods.papers import papers_table
 from tests.bench.methods.results import Results
 from tests.bench.methods.settings import AGGRESSIVE, CLASSES, DEFINITIONS, FACTORS, REPLAYED
 from tests.bench.methods.summary import GATES, Figure, Row, rows
@@ -31,6 +32,8 @@ def fragment(results: Results) -> str:
         "DEFINITIONS": "\n".join(definitions_table(definitions, start["suites"])),
         "CLASSES": "\n".join(classes_table(classes)),
         "AGGRESSIVE": f"{AGGRESSIVE:g} times its default rate",
+        "PAPERS": "\n".join(papers_table(results.lines)),
+        "BETTER": _better(definitions, classes),
         "FORGETTING": "\n".join(forgetting_table(definitions)),
     }
     for name, value in values.items():
@@ -55,6 +58,19 @@ def _setup(found: Sequence[Row]) -> str:
 
 def _factors(task: str) -> str:
     return " or ".join(f"{factor:g}" for factor in FACTORS[task])
+
+
+def _better(definitions: Sequence[Row], classes: Sequence[Row]) -> str:
+    """What the intervals carry, in a sentence a task."""
+    sentences = []
+    for name, found, sign in (("definitions", definitions, -1), ("classes", classes, 1)):
+        sure = [row for row in found if row.against is not None and row.against.sure]
+        sides = [
+            ", ".join(f"`{row.setting}`" for row in sure if row.against and row.against.value * sign * side > 0) or "none"
+            for side in (1, -1)
+        ]
+        sentences.append(f"- **{name}**: better than `lora`: {sides[0]}; worse: {sides[1]}; of the rest the intervals show no difference.")
+    return "\n".join(sentences)
 
 
 def definitions_table(found: Sequence[Row], start: dict[str, dict[str, dict[str, list[float]]]]) -> Iterator[str]:

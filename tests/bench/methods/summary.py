@@ -85,6 +85,16 @@ def rows(lines: Sequence[Line], task: str) -> list[Row]:
     return [_row(name, by_setting[name], by_setting[REFERENCE], start) for name in found]
 
 
+def versus(lines: Sequence[Line], task: str, setting: str, other: str) -> Figure | None:
+    """The score of one setting less that of another, paired by row, over the seeds that both have; None where there are none."""
+    sides = [
+        {line["seed"]: line["suites"]["task"] for line in lines if line["task"] == task and line["setting"] == name}
+        for name in (setting, other)
+    ]
+    shared = sides[0].keys() & sides[1].keys()
+    return _difference(*([side[seed] for seed in sorted(shared)] for side in sides)) if shared else None
+
+
 def _row(name: str, cells: Sequence[Line], reference: Sequence[Line], start: Line | None) -> Row:
     suite = cells[0]["suites"]["task"]
     loss = "nll" in suite["rows"]
