@@ -11,7 +11,7 @@ PYTEST := $(BIN)/pytest
 # What `make generate` writes; verified to be committed.
 GENERATED := crds docs/reference docs/methods.md charts/finetune-operator/crds deploy tests/chart/snapshots
 
-.PHONY: help env demo demo-down demo-local assets test test-catalogue test-resume failures bench bench-learning generate verify lint format lock report-check clean
+.PHONY: help env demo demo-down demo-local assets test test-catalogue test-resume failures bench bench-learning bench-methods generate verify lint format lock report-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -55,6 +55,10 @@ bench: $(ENV) ## Measure speed, start, memory and saves against plain scripts; p
 
 bench-learning: $(ENV) ## Show that domain then task beats task alone: 3 seeds of each (about an hour)
 	@$(PY) -m tests.bench.learning
+
+bench-methods: $(ENV) ## Measure the missing cells of the table of methods (hours, if all are), and put it into docs/methods.md
+	@$(PY) -m tests.bench.methods
+	@$(PY) -m tests.bench.methods.page
 
 generate: $(ENV) ## Write what is generated from the code: CRDs, reference pages, the manifest of the chart (builds helm once)
 	@$(PY) -m finetune_api.crd >/dev/null

@@ -1,9 +1,13 @@
-"""docs/methods.md, generated: the support table as a table, and a section for each method from the text at its options."""
+"""docs/methods.md, generated: the support table as a table, what was measured, and a section for each method from the text at its options.
+
+What was measured is methods_measured.md beside this file, which `python -m tests.bench.methods.page` writes from the committed results.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from finetune_api.v1alpha1.method import TABLE, MethodType
@@ -41,7 +45,10 @@ _CONTINUES: Final = {Continues.ANYTHING: "before anything", Continues.ITSELF: "b
 
 def methods_page() -> str:
     """Return the page."""
-    return _INTRODUCTION + "\n".join([*_rows(), "", "## What does not go together", "", *_refusals(), "", *_sections()]) + "\n"
+    measured = Path(__file__).with_name("methods_measured.md").read_text(encoding="utf-8").rstrip()
+    return (
+        _INTRODUCTION + "\n".join([*_rows(), "", "## What does not go together", "", *_refusals(), "", measured, "", *_sections()]) + "\n"
+    )
 
 
 def _rows() -> Iterator[str]:

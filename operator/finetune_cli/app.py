@@ -73,7 +73,13 @@ Threads = Annotated[
 ]
 
 
-@app.command(epilog=examples("finetune run job.yaml", "finetune run job.yaml --mount models=/srv/models --run-folder /scratch/run1"))
+@app.command(
+    epilog=examples(
+        "finetune run job.yaml",
+        "finetune run job.yaml --mount models=/srv/models --run-folder /scratch/run1",
+        "finetune run job.yaml --lr-range",
+    )
+)
 def run(
     manifest: Manifest,
     run_folder: RunFolder = None,
@@ -84,12 +90,34 @@ def run(
     output: Annotated[
         Literal["text", "json"], typer.Option("--output", "-o", metavar="text|json", help="How the result is printed.")
     ] = "text",
+    lr_range: Annotated[
+        bool,
+        typer.Option(
+            "--lr-range", help="Test learning rates instead: they rise step by step, and nothing is kept but the curve and its picture."
+        ),
+    ] = False,
+    lr_stage: Annotated[
+        str | None, typer.Option("--lr-stage", metavar="NAME", help="Which stage --lr-range tests. Default: the first.")
+    ] = None,
+    lr_from: Annotated[
+        float | None,
+        typer.Option("--lr-from", min=1e-12, metavar="RATE", help="Its first rate. Default: a hundredth of the method's default."),
+    ] = None,
+    lr_to: Annotated[
+        float | None,
+        typer.Option("--lr-to", max=1e4, metavar="RATE", help="Its last rate. Default: a thousand times the method's default."),
+    ] = None,
+    lr_steps: Annotated[
+        int | None,
+        typer.Option("--lr-steps", min=10, max=100_000, metavar="N", help="How many rates, one optimizer step each. Default: 100."),
+    ] = None,
 ) -> None:
     """Run a job on this machine, or go on with one.
 
     Prepares the data, then trains and measures stage by stage, with a progress bar. Ctrl-C saves and ends; the same command goes on from there.
     The exit code is the trainer's.
     """
+    from finetune_cli.errors import CommandError
     from finetune_cli.request import RunRequest, pairs
     from finetune_cli.run import run as work
 
@@ -102,6 +130,12 @@ def run(
         quiet=quiet,
         output=output,
     )
+    if lr_range:
+        from finetune_cli.lr_range import Range, run_range
+
+        raise typer.Exit(run_range(request, Range(lr_stage, lr_from, lr_to, lr_steps)))
+    if any(option is not None for option in (lr_stage, lr_from, lr_to, lr_steps)):
+        raise CommandError("--lr-stage, --lr-from, --lr-to and --lr-steps belong to --lr-range", hint="Add --lr-range.")
     raise typer.Exit(work(request))
 
 

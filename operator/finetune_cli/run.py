@@ -50,7 +50,7 @@ def run(
     if before is not None and finished(before, job):
         outcome = Outcome(result=before, exit_code=ExitCode.SUCCESS, already=True)
     else:
-        _refuse_without_trainer(trainer_command)
+        refuse_without_trainer(trainer_command)
         view = view_for([stage.name for stage in job.spec.stages], stderr, quiet=request.quiet, arms=[arm.words for arm in arms(job.spec)])
         if folder.identity().get("configHash") not in (None, planned.segments[0].config_hash):
             folder.begin_anew()
@@ -77,9 +77,9 @@ def run(
     return outcome.exit_code
 
 
-def planned_for(request: RunRequest, job: FineTuneJob) -> Plan:
-    """The plan of a job on this machine."""
-    folder = RunFolder((request.run_folder or Path("runs") / job.metadata.name).expanduser().absolute())
+def planned_for(request: RunRequest, job: FineTuneJob, *, folder: RunFolder | None = None) -> Plan:
+    """The plan of a job on this machine. folder: where it runs, instead of the run folder that was asked for."""
+    folder = folder or RunFolder((request.run_folder or Path("runs") / job.metadata.name).expanduser().absolute())
     return plan(job, runtime=_runtime(request, folder))
 
 
@@ -114,7 +114,7 @@ def _work(planned: Plan, folder: RunFolder, stops: Stops, view: View, command: S
         path = folder.write_config(config)
         log = folder.next_log(config.segment.kind)
         before = folder.stamp()
-        ending = _supervised([*command, config.segment.kind, "--config", str(path)], config, log, stops, view, again)
+        ending = supervised([*command, config.segment.kind, "--config", str(path)], config, log, stops, view, again)
         result = folder.read_result() if folder.stamp() != before else None
         outcome = interpret(ending, result, log)
         if outcome.exit_code != ExitCode.SUCCESS:
@@ -122,7 +122,8 @@ def _work(planned: Plan, folder: RunFolder, stops: Stops, view: View, command: S
     return outcome
 
 
-def _supervised(command: Sequence[str], config: TrainerConfig, log: Path, stops: Stops, view: View, again: str) -> Ending:
+def supervised(command: Sequence[str], config: TrainerConfig, log: Path, stops: Stops, view: View, again: str) -> Ending:
+    """Run one trainer process; what it reports is shown."""
     # What it does before it can say so itself: importing torch takes seconds.
     view.report(ProgressReport(activity=Activity.PREPARE if config.segment.kind is SegmentKind.PREPARE else Activity.LOAD))
 
@@ -163,7 +164,8 @@ def _again(request: RunRequest) -> str:
     return shlex.join(words)
 
 
-def _refuse_without_trainer(trainer_command: Sequence[str] | None) -> None:
+def refuse_without_trainer(trainer_command: Sequence[str] | None) -> None:
+    """Raise where the trainer is not installed."""
     if trainer_command is None and any(importlib.util.find_spec(name) is None for name in ("torch", "finetune_trainer")):
         raise CommandError(
             "the trainer is not installed here", hint="Install it with: pip install '.[cli,trainer]'", exit_code=ExitCode.INTERNAL

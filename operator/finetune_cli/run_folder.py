@@ -127,6 +127,10 @@ class RunFolder:
         recorded = identity.get("configHash")
         if recorded is not None and recorded != config.config_hash and not self.saved_nothing(config):
             raise CommandError.of(Reason.RUN_FOLDER_MISMATCH, f"{self.root}: {_differing(identity, config)}")
+        self.refuse_if_busy()
+
+    def refuse_if_busy(self) -> None:
+        """Raise where a live run uses this folder."""
         user = self._user()
         if user is not None:
             raise CommandError.of(Reason.RUN_FOLDER_BUSY, f"{self.root}: another live run uses this folder{user}")

@@ -35,7 +35,7 @@ def show(
         print(json.dumps(as_json(outcome, folder), indent=2, ensure_ascii=False), file=stdout)
     out, err = Console(stdout), Console(stderr)
     if result is None or result.outcome == "Stopped":
-        _print_stopped(err, result, again)
+        print_stopped(err, result, again)
         return
     text = output != "json"
     stages = [stage.name for stage in job.spec.stages]
@@ -47,7 +47,7 @@ def show(
         for part in samples(*folder.samples(job.spec, result)):
             out.print(part)
     if result.outcome == "Failed":
-        _print_failed(err, outcome, result)
+        print_failed(err, outcome, result)
     elif text:
         _print_succeeded(out, outcome, result, job, folder, seconds)
 
@@ -176,13 +176,13 @@ def ending(text: str, limit: int = 80) -> str:
     return joined if len(joined) <= limit else "…" + joined[1 - limit :]
 
 
-def _print_stopped(err: Console, result: RunResult | None, again: str) -> None:
+def print_stopped(err: Console, result: RunResult | None, again: str) -> None:
     message = result.message if result else "before the next part began"
     err.print(f"Stopped: {message}", style="bold yellow")
     err.print(f"  Go on with: {again}", soft_wrap=True)
 
 
-def _print_failed(err: Console, outcome: Outcome, result: RunResult) -> None:
+def print_failed(err: Console, outcome: Outcome, result: RunResult) -> None:
     where = f" in stage {result.stage}" if result.stage else ""
     where += f" at step {result.step}" if result.step is not None else ""
     err.print(f"{result.reason or 'Failed'}{where} (exit code {outcome.exit_code})", style="bold red")

@@ -1,6 +1,7 @@
 """`make bench`: every bench in turn, each in a process of its own, each printing its table with the target beside the figure.
 
-`python -m tests.bench [NAME …]` runs some of them. Learning is a bench of its own (`make bench-learning`): it takes the better part of an hour.
+`python -m tests.bench [NAME …]` runs some of them. Learning and the table of methods are benches of their own (`make bench-learning`,
+`make bench-methods`): they take the better part of an hour, and of four.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 BENCHES = {
     "throughput": "Speed: non-pad tokens a CPU second against a bare torch loop and TRL",
     "guards": "What a step with each guard costs, beside the same step without",
+    "methods.speed": "A step with each method against PEFT and transformers' Trainer alone",
     "start": "Start: process start to first step against TRL's script, cold and with prepare done",
     "validate": "CPU of `finetune validate` for a job of ten stages",
     "prepare": "Memory of `prepare` on 1 GB of JSONL, and its second run",

@@ -57,15 +57,16 @@ def run_process(arguments: Sequence[str], stop: StopFlag) -> int:
             tell_slice(config, options.slice, sys.stdout.buffer, process_log.mask)
             return ExitCode.SUCCESS
         ending.takes(options.command, config)
-        return _segment(options.command, config, ending, process_log, stop)
+        return _segment(options, config, ending, process_log, stop)
     except TrainerError as error:
         return ending.tell(failed(error))
     finally:
         process_log.close()
 
 
-def _segment(command: str, config: TrainerConfig, ending: Ending, process_log: ProcessLog, stop: StopFlag) -> int:
+def _segment(options: argparse.Namespace, config: TrainerConfig, ending: Ending, process_log: ProcessLog, stop: StopFlag) -> int:
     """Run a segment, and tell how it ended."""
+    command = options.command
     try:
         with contextlib.ExitStack() as stack:
             folder = RunFolder(Path(config.run_folder))
@@ -83,7 +84,7 @@ def _segment(command: str, config: TrainerConfig, ending: Ending, process_log: P
                 return ending.tell_again(before)
             reporter = Attentive(from_environment(), record=ending.silent)
             stack.enter_context(watched(_watchdog(config, reporter, ending)))
-            result = run(command, config, ending=ending, reporter=reporter, stop=stop)
+            result = run(command, config, ending=ending, reporter=reporter, stop=stop, asks=options)
     except TrainerError as error:
         result = failed(error)
     except Exception as error:
@@ -94,8 +95,13 @@ def _segment(command: str, config: TrainerConfig, ending: Ending, process_log: P
     return ending.tell(result)
 
 
-def run(command: str, config: TrainerConfig, *, ending: Ending, reporter: Reporter, stop: StopFlag) -> RunResult:
-    """Take the run folder, and do what the command says; torch is imported only by the commands that need it."""
+def run(
+    command: str, config: TrainerConfig, *, ending: Ending, reporter: Reporter, stop: StopFlag, asks: argparse.Namespace | None = None
+) -> RunResult:
+    """Take the run folder, and do what the command says; torch is imported only by the commands that need it.
+
+    asks: the options of `lr-range`.
+    """
     folder = RunFolder(Path(config.run_folder))
     with hold(folder.lock, fenced=config.pod is not None) as held:
         if not held:
@@ -110,6 +116,12 @@ def run(command: str, config: TrainerConfig, *, ending: Ending, reporter: Report
             _answer(stop)
             prepare(config, reporter, stop=stop)
             return RunResult(outcome="Succeeded", exit_code=ExitCode.SUCCESS)
+        if command == "lr-range" and asks is not None:
+            with lean_imports(needed(config.spec.stages)):
+                from finetune_trainer import lr_range
+
+            asked = lr_range.Asked(asks.stage, asks.low, asks.high, asks.steps or lr_range.STEPS, asks.run)
+            return lr_range.measure(config, asked, reporter=reporter, stop=stop)
         with lean_imports(needed(config.spec.stages)):
             from finetune_trainer import recipe
 
@@ -204,8 +216,13 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> _Parser:
     parser = _Parser(prog="finetune_trainer", description="Run one segment of a job, tell its result, or print what it left.")
-    parser.add_argument("command", choices=("prepare", "train", "evaluate", "report", "read"))
+    parser.add_argument("command", choices=("prepare", "train", "evaluate", "lr-range", "report", "read"))
     parser.add_argument("--config", type=Path, required=True, help="a TrainerConfig as JSON")
     parser.add_argument("--page", type=int, choices=range(REPORT_PAGES), default=0, help="which part of the result to tell (report)")
     parser.add_argument("--slice", type=int, default=0, help="which part of what was asked for to print (read)")
+    parser.add_argument("--stage", help="which stage to test (lr-range)")
+    parser.add_argument("--low", type=float, help="the first rate (lr-range)")
+    parser.add_argument("--high", type=float, help="the last rate (lr-range)")
+    parser.add_argument("--steps", type=int, help="how many rates (lr-range)")
+    parser.add_argument("--run", type=Path, help="the job's own run folder (lr-range)")
     return parser

@@ -1,4 +1,4 @@
-"""A process that behaves like the trainer towards its parent, without training: `stand_in_trainer.py MODE prepare|train --config FILE`."""
+"""A process that behaves like the trainer towards its parent, without training: `stand_in_trainer.py MODE prepare|train|lr-range --config FILE …`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ def main(mode: str, kind: str, config_path: str) -> int:
 
     def succeed(verdict: str = "Passed") -> int:
         if kind == "prepare":
+            return end("Succeeded", 0)
+        if kind == "lr-range":
+            rising = {"rates": [1e-5, 1e-4], "losses": [5.0, 4.0], "smoothed": [5.0, 4.0]}
+            found = {"steepest": 2e-5, "safe": 1e-5, "diverged": 1e-4, "declared": 1e-4}
+            (folder / "lr-range.json").write_text(json.dumps({"stage": "domain", "asked": sys.argv[5:], **found, **rising}))
             return end("Succeeded", 0)
         stages = [stage["name"] for stage in config["spec"]["stages"]]
         done = [{"status": {"name": name, "phase": "Succeeded"}, "steps": 40} for name in stages]

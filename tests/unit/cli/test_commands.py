@@ -42,6 +42,7 @@ def finetune(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.Complete
 COMMANDS = [
     (["--help"], 0, ["validate", "plan", "report", "Exit codes:", " 75  stopped by Ctrl-C", "--install-completion"]),
     (["run", "--help"], 0, ["Examples:", "finetune run job.yaml --mount models=/srv/models", "--run-folder"]),
+    (["run", "job.yaml", "--lr-steps", "50"], 10, ["belong to --lr-range", "→ Add --lr-range."]),
     (["rnu"], 2, ["No such command 'rnu'", "Did you mean 'run'?"]),
     (["run", "job.yaml", "--theads", "3"], 2, ["--theads", "--threads"]),
     (["validate"], 2, ["FILES"]),

@@ -37,6 +37,17 @@ VARIABLES: Final = {
     SECOND: "var(--second)",
     PAPER: "var(--paper)",
 }
+LIGHT: Final = {
+    "var(--ink)": "#1b2330",
+    "var(--muted)": "#5a6577",
+    "var(--line)": "#d9dee6",
+    "var(--base)": "#7a8494",
+    "var(--middle)": "#1f8a70",
+    "var(--final)": "#2b62c4",
+    "var(--second)": "#b4540a",
+    "var(--paper)": "#ffffff",
+}
+"""The style sheet's light colours, for a picture that stands by itself."""
 STYLE: Final = {
     "svg.fonttype": "none",
     "svg.hashsalt": "finetune",
@@ -104,6 +115,15 @@ def picture(name: str, title: str, description: str, draw: Callable[[Layout], Fi
         title,
         [_svg(draw, layout, f"{name}-{layout.name}", kind, title, description) for layout, kind in zip(layouts, classes, strict=True)],
     )
+
+
+def standalone(name: str, title: str, description: str, draw: Callable[[Layout], Figure]) -> str:
+    """A picture as a file of its own: the wide layout, on paper, in the page's light colours."""
+    svg = _svg(draw, LAYOUTS[0], name, "picture", title, description)
+    for variable, colour in LIGHT.items():
+        svg = svg.replace(variable, colour)
+    start = svg.index("</desc>") + len("</desc>")
+    return f'{svg[:start]}<rect width="100%" height="100%" fill="{LIGHT[VARIABLES[PAPER]]}"/>{svg[start:]}\n'
 
 
 def figure(
