@@ -49,6 +49,7 @@ class Job:
         training: dict[str, Any] | None = None,
         model: dict[str, Any] | None = None,
         stages: list[dict[str, Any]] | None = None,
+        fields: dict[str, Any] | None = None,
         **data: Any,
     ) -> TrainerConfig:
         sources = [{"uri": train}] if isinstance(train, str) else train
@@ -58,6 +59,7 @@ class Job:
             "data": {"train": sources, **data, **({"validation": validation} if validation else {})},
             "method": {"type": "full"},
             "training": training or {},
+            **(fields or {}),
         }
         spec = {
             "model": {"uri": self.model, **(model or {})},
