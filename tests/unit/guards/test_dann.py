@@ -176,6 +176,6 @@ def test_a_linear_probe_falls_to_chance_on_new_rows_while_the_task_stays(role: s
             right[name] = float((token_logits(net, batch).argmax(-1) == batch.targets).float().mean())
         handle.remove()
         probed[name] = told_by_a_fresh_probe(row_features(kept[0], batch.lengths, last=False), domains)
-    assert probed.get("free", 1.0) > 0.9, "without it the domain is plain to see"
+    assert probed.get("free", 1.0) > 0.8, "without it the domain is plain to see"
     assert probed["guarded"] < 0.65, "chance is a half"
     assert min(right.values()) > 0.95, "and the task is learned"
