@@ -39,7 +39,8 @@ def test_manifest_is_valid_as_it_stands(name: str) -> None:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example_runs_and_its_result_loads_without_the_project(name: str, tiny_demo: Path, tmp_path: Path) -> None:
     job = FineTuneJob.model_validate(cut(read(name)))
-    planned = plan(job, runtime=Runtime(run_folder=str(tmp_path / "run"), mounts={"demo": str(tiny_demo)}, threads=1))
+    runtime = Runtime(run_folder=str(tmp_path / "run"), base_folder=str(ROOT / "examples"), mounts={"demo": str(tiny_demo)}, threads=1)
+    planned = plan(job, runtime=runtime)
     log = tmp_path / "log.txt"
     for segment in planned.segments:
         config = tmp_path / f"{segment.segment.index}.json"

@@ -12,6 +12,10 @@ L2SP: Final = {"type": "l2sp", "strength": 0.01}
 EWC: Final = {"type": "ewc", "strength": 100}
 REPLAY: Final = [{"uri": "file://new.jsonl", "weight": 0.9}, {"uri": "file://old.jsonl", "weight": 0.1, "replay": True}]
 TRAIN: Final = "spec.stages[0].data.train"
+DANN: Final = {"type": "dann", "strength": 1}
+DOMAIN: Final = "spec.stages[0].data.columns.domain"
+CONFOUNDER: Final = "spec.stages[0].data.columns.confounder"
+SUITE: Final = "spec.evaluation.suites[0].data.columns"
 KL: Final = {"type": "kl", "strength": 0.1}
 MIXOUT: Final = {"type": "mixout", "probability": 0.1}
 SPIKE: Final = {"type": "lossSpike", "action": "skip"}
@@ -66,6 +70,25 @@ GUARDS: Final = (
     _broken("the anchor of a spike", {**SPIKE, "anchor": "base"}, ".anchor", "leave anchor out; it is for ewc, kl, l2sp, mixout"),
     _broken("the rate of a step that is left out", {**SPIKE, "factor": 0.5}, ".factor", "write action: lower"),
     _broken("how long a step is left out", {**SPIKE, "steps": 5}, ".steps", "write action: lower"),
+    _broken("dann without a column of domains", DANN, ".type", "write data.columns.domain"),
+    Broken(
+        "dann in packed lines",
+        {AT: [DANN], DOMAIN: "site", "spec.stages[0].training.packing": True},
+        f"{AT}[0].type",
+        "leave training.packing out",
+    ),
+    Broken(
+        "dann over frozen features",
+        {AT: [DANN], DOMAIN: "site", "spec.stages[0].method": {"type": "headOnly"}, "spec.stages[0].handOver": "continue"},
+        f"{AT}[0].type",
+        "use a method that trains the model's layers",
+    ),
+    Broken("dann by a prompt", {AT: [DANN], DOMAIN: "site"}, f"{AT}[0].type", "use a method that trains the model's layers", base=PROMPT),
+    Broken("a domain that nobody reads", {DOMAIN: "site"}, DOMAIN, "add {type: dann, strength: 0.1}"),
+    Broken("a confounder that nobody reads", {AT: [KL], CONFOUNDER: "year"}, CONFOUNDER, "add {type: dann, strength: 0.1}"),
+    Broken("a suite's domain", {f"{SUITE}.domain": "site"}, f"{SUITE}.domain", "leave it out"),
+    Broken("a suite's confounder", {f"{SUITE}.confounder": "site"}, f"{SUITE}.confounder", "leave it out"),
+    _broken("the anchor of dann", {**DANN, "anchor": "base"}, ".anchor", "leave anchor out", base=edited(JOB, {DOMAIN: "site"})),
     _broken("ewc without anchor data", EWC, ".type", "add a source of it to data.train, with replay: true"),
     Broken("replay above 1", {TRAIN: [REPLAY[0], {**REPLAY[1], "weight": 1.5}]}, f"{TRAIN}[1].weight", "weight: 0.1"),
     Broken("replay of all", {TRAIN: [REPLAY[0], {**REPLAY[1], "weight": 1}]}, f"{TRAIN}[1].weight", "a share of all tokens, below 1"),
@@ -111,6 +134,9 @@ GUARDED: Final[dict[str, Document]] = {
         JOB, {"spec.stages[0].data.augmentation": [{"type": "typos"}, {"type": "case", "copies": 2, "probability": 0.5}]}
     ),
     "early stopping by perplexity": edited(JOB, {**VALIDATION, "spec.stages[0].training.earlyStopping": {"metric": "eval_perplexity"}}),
+    "dann by a domain": edited(JOB, {AT: [DANN], DOMAIN: "site"}),
+    "dann by a domain and a confounder": edited(JOB, {AT: [DANN], DOMAIN: "site", CONFOUNDER: "year"}),
+    "dann by a confounder": edited(JOB, {AT: [DANN], CONFOUNDER: "year"}),
     "mixout of all weights": edited(FULL, {AT: [{**MIXOUT, "anchor": "stageStart"}]}),
     "l2sp in every method": edited(FULL, {AT: [L2SP], "spec.stages[1].regularization": [{**L2SP, "anchor": "stageStart"}]}),
 }

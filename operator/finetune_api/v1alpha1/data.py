@@ -1,7 +1,7 @@
 """Where rows come from, which columns are read, and what happens to rows that are too long."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -74,6 +74,14 @@ class Columns(ApiModel):
     """A chat: a list of {role, content} (supervised). Default: messages. Where a row has messages, prompt and completion are not read. Example: conversation"""
     label: Column | None = None
     """The class (classification). Default: label. Example: intent"""
+    domain: Column | None = None
+    """The row's domain, which its features shall not tell (regularization dann). No default. Example: source"""
+    confounder: Column | None = None
+    """What goes with the class by accident: features shall not tell it beside the class (regularization dann). No default. Example: hospital"""
+
+
+GROUPS: Final = ("domain", "confounder")
+"""The columns that dann reads."""
 
 
 class Validation(ApiModel):

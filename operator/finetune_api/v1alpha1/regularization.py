@@ -12,6 +12,7 @@ class GuardType(StrEnum):
     L2SP = "l2sp"
     EWC = "ewc"
     KL = "kl"
+    DANN = "dann"
     MIXOUT = "mixout"
     LOSS_SPIKE = "lossSpike"
 
@@ -28,9 +29,9 @@ class SpikeAction(StrEnum):
 
 class Guard(ApiModel):
     type: Annotated[GuardType, Field(strict=False)]
-    """l2sp (weights are pulled back to the anchor; arXiv 1802.01483), ewc (the more, the more they matter for the stage's replay data; arXiv 1612.00796), kl (predictions stay near the anchor's; arXiv 1606.09282), mixout (weights are at random the anchor's; arXiv 1909.11299), or lossSpike (a step with a sudden loss is left out or made smaller; arXiv 2204.02311). Example: l2sp"""
+    """l2sp (weights are pulled back to the anchor; arXiv 1802.01483), ewc (the more, the more they matter for the stage's replay data; arXiv 1612.00796), kl (predictions stay near the anchor's; arXiv 1606.09282), dann (features don't tell the row's domain; arXiv 1505.07818), mixout (weights are at random the anchor's; arXiv 1909.11299), or lossSpike (a step with a sudden loss is left out or made smaller; arXiv 2204.02311). Example: l2sp"""
     strength: Annotated[float, Field(gt=0, le=1e6)] | None = None
-    """l2sp, ewc, kl: how much it weighs beside the task's loss. l2sp adds strength / 2 times the squared distance from the anchor, ewc the same with each weight's square times its Fisher information, kl strength times the divergence from it in nats. Required there. Example: 0.01"""
+    """l2sp, ewc, kl, dann: how much it weighs beside the task's loss. l2sp adds strength / 2 times the squared distance from the anchor, ewc the same with each weight's square times its Fisher information, kl strength times the divergence from it in nats; dann multiplies the reversed gradient by it. Required there. Example: 0.01"""
     anchor: Annotated[Anchor, Field(strict=False)] | None = None
     """l2sp, ewc, kl, mixout: what is kept. base (spec.model as it is) or stageStart (what the stage starts from; in the first stage the same). Default: base. Example: base"""
     samples: Annotated[int, Field(ge=1, le=100_000)] | None = None

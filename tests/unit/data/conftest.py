@@ -50,6 +50,7 @@ class Job:
         model: dict[str, Any] | None = None,
         stages: list[dict[str, Any]] | None = None,
         method: dict[str, Any] | None = None,
+        fields: dict[str, Any] | None = None,
         **data: Any,
     ) -> TrainerConfig:
         sources = [{"uri": train}] if isinstance(train, str) else train
@@ -59,6 +60,7 @@ class Job:
             "data": {"train": sources, **data, **({"validation": validation} if validation else {})},
             "method": method or {"type": "full"},
             "training": training or {},
+            **(fields or {}),
         }
         spec = {
             "model": {"uri": self.model, **(model or {})},

@@ -114,5 +114,15 @@ def test_a_real_stage_that_does_not_learn_says_so_and_a_resumed_one_does_not_say
     assert not [fields for _, fields in again if str(fields.get("message")).startswith("warning: ")]
 
 
+def test_a_real_stage_that_learns_its_rows_by_heart_says_that_the_gap_opens(tmp_path: Path) -> None:
+    planned = stage({"learningRate": 1e-2, "maxSteps": 40, "perDeviceTrainBatchSize": 20}, evalSteps=5)
+    told: Told = []
+    train(tmp_path, planned, validated=True, on_report=lambda activity, fields: told.append((activity, fields)))
+    warnings = [fields["message"] for activity, fields in told if str(fields.get("message")).startswith("warning: ")]
+    assert any("while the training loss fell on (" in message for message in warnings), warnings
+    last = [fields for activity, fields in told if activity is Activity.TRAIN and "notices" in fields][-1]
+    assert NoticeReason.GAP_OPENING in [notice.reason for notice in last["notices"]]
+
+
 def test_every_notice_of_a_stage_has_words_for_its_end() -> None:
     assert set(OVER) == set(NoticeReason) - {NoticeReason.NO_PROGRESS}

@@ -50,6 +50,9 @@ class FakeRows:
     def label(self, index: int) -> int:
         return index % 3
 
+    def groups(self, index: int) -> list[int]:
+        return [index % 2]
+
     def id(self, index: int) -> str:
         return f"{index:016x}"
 

@@ -14,6 +14,7 @@ from tests.unit.operator.worlds import World, published, result
 
 SILENT = Notice(reason=NoticeReason.NO_PROGRESS, message="train task, after step 40: nothing has advanced since 12:00:00 UTC.")
 FLAT = Notice(reason=NoticeReason.LOSS_FLAT, message="stage task: the loss has not fallen.")
+GAP = Notice(reason=NoticeReason.GAP_OPENING, message="stage task: the validation loss has risen.")
 RISING = Notice(reason=NoticeReason.LOSS_RISING, message="stage task: the loss has risen.")
 
 
@@ -100,6 +101,13 @@ def test_a_warning_has_one_event_keeps_its_first_words_and_goes_when_it_is_over(
     assert [each["reason"] for each in world.status["warnings"]] == ["LossRising"]
     assert [note.reason for note in hear(world, said(world, FLAT, RISING))] == ["LossFlat"], "it came back"
     assert world.condition("Running") == ("True", "Training")
+
+
+def test_a_gap_that_opens_is_an_event() -> None:
+    world = running()
+    (note,) = hear(world, said(world, GAP))
+    assert (note.severity, note.reason, note.message) == (Severity.WARNING, "GapOpening", GAP.message)
+    assert [each["reason"] for each in world.status["warnings"]] == ["GapOpening"]
 
 
 def test_nothing_is_warned_of_when_nothing_runs() -> None:

@@ -104,9 +104,10 @@ class Builder:
         vocabulary = max(self.tokenizer.get_vocab().values()) + 1
         with (
             self.cache.building(key) as folder,
-            RowSetWriter(folder, vocabulary=vocabulary, supervision=objective.supervision) as writer,
+            RowSetWriter(folder, vocabulary=vocabulary, supervision=objective.supervision, groups=len(task.groups)) as writer,
         ):
-            tally = self._run(task, located, objective, writer)
+            named: dict[str, dict[str, int]] = {}
+            tally = self._run(task, located, objective, writer, named)
             if not tally.read_rows and self.problems.count == before:
                 self.problems.add(located.names[0], None, _empty(located), Reason.DATA_EMPTY)
             for file, name, state in zip(located.files, located.names, states, strict=True):
@@ -115,16 +116,21 @@ class Builder:
                     self.problems.add(name, None, "the file was changed while it was read; start again when it is whole")
             if self.problems.count == before:
                 labels = list(objective.labels) if isinstance(objective, Classification) else []
-                writer.close(labels=labels, tally=tally.document(), supervised=writer.supervised)
+                groups = {"groups": {role: list(values) for role, values in named.items()}} if named else {}
+                writer.close(labels=labels, tally=tally.document(), supervised=writer.supervised, **groups)
 
-    def _run(self, task: Task, located: Located, objective: Objective, writer: RowSetWriter) -> Tally:
+    def _run(self, task: Task, located: Located, objective: Objective, writer: RowSetWriter, named: dict[str, dict[str, int]]) -> Tally:
         if located.format is not DataFormat.TEXT:
-            return Tokeniser(located, objective, writer, self.problems, self.progress, self.stop, task.augmenter).run()
+            return Tokeniser(located, objective, writer, self.problems, self.progress, self.stop, task.augmenter, task.groups, named).run()
         if not isinstance(objective, Document):
             raise TrainerError(
                 Reason.INVALID_SPEC,
                 f"plain text has no columns, and the objective {task.objective} needs them: use jsonl, csv or parquet",
                 where=task.where,
+            )
+        if task.groups:
+            raise TrainerError(
+                Reason.INVALID_SPEC, "plain text has no column of domains or confounders: use jsonl, csv or parquet", where=task.where
             )
         if task.augmenter is not None:
             raise TrainerError(Reason.INVALID_SPEC, "plain text has no rows to copy: leave data.augmentation out", where=task.where)

@@ -7,13 +7,14 @@ over one or more parts: some of their rows, in some order, without a copy.
     supervised.bin  uint8 a token; only where meta says "mask"          counts.bin    int32, supervised tokens a row
     labels.bin      int32, -1 without one                               prompts.bin   int32, tokens before the last completion
     contents.bin    uint64, hash of all that the objective read         inputs.bin    uint64, hash of the input (text or prompt) alone
-    positions.bin   int64, file << 40 | line
+    positions.bin   int64, file << 40 | line                            groups.bin    int32 a role, only where meta has "groups"
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, NamedTuple, Self
@@ -59,13 +60,14 @@ class RowSetWriter:
     vocabulary: number of token ids; decides between two and four bytes a token.
     """
 
-    def __init__(self, folder: Path, *, vocabulary: int, supervision: Supervision) -> None:
+    def __init__(self, folder: Path, *, vocabulary: int, supervision: Supervision, groups: int = 0) -> None:
         self._folder = folder
         self._supervision = supervision
         self._dtype = np.dtype("<u2") if vocabulary <= 1 << 16 else np.dtype("<u4")
         self._tokens = (folder / "tokens.bin").open("wb")
         self._offsets = (folder / "offsets.bin").open("wb")
         self._mask: BinaryIO | None = (folder / "supervised.bin").open("wb") if supervision == "mask" else None
+        self._groups: BinaryIO | None = (folder / "groups.bin").open("wb") if groups else None
         self._columns = {name: (folder / f"{name}.bin").open("wb") for name in _COLUMNS}
         self._pending: list[tuple[int, int, int, int, int, int]] = []
         self._lengths: list[int] = []
@@ -74,8 +76,8 @@ class RowSetWriter:
         self.supervised = 0
         self._offsets.write(np.zeros(1, "<i8").tobytes())
 
-    def write(self, row: Encoded, *, file: int = 0, line: int = 0) -> None:
-        """Append one row; `file` is an index into the source's files, `line` counts from 1."""
+    def write(self, row: Encoded, *, file: int = 0, line: int = 0, groups: Sequence[int] = ()) -> None:
+        """Append one row; `file` is an index into the source's files, `line` counts from 1, `groups` are indexes into meta's, one a role."""
         length = len(row.tokens)
         self._tokens.write(row.tokens.astype(self._dtype).tobytes())
         if self._mask is not None:
@@ -84,6 +86,8 @@ class RowSetWriter:
             count = int(mask.sum())
         else:
             count = length if self._supervision == "all" else 0
+        if self._groups is not None:
+            self._groups.write(np.asarray(groups, "<i4").tobytes())
         self._pending.append((count, row.label, row.prompt_length, row.content, row.input, file << LINE_BITS | line))
         self._lengths.append(length)
         self.rows += 1
@@ -121,7 +125,7 @@ class RowSetWriter:
         self._lengths.clear()
 
     def _close_files(self) -> None:
-        for stream in (self._tokens, self._offsets, self._mask, *self._columns.values()):
+        for stream in (self._tokens, self._offsets, self._mask, self._groups, *self._columns.values()):
             if stream is not None:
                 stream.close()
 
@@ -142,6 +146,9 @@ class Part:
         self.tokens = _map(folder / "tokens.bin", np.dtype(self.meta["dtype"]), self.meta["tokens"])
         self.offsets = _map(folder / "offsets.bin", np.dtype("<i8"), self.rows + 1)
         self.mask = _map(folder / "supervised.bin", np.dtype("u1"), self.meta["tokens"]) if self.supervision == "mask" else None
+        self.group_names: dict[str, list[str]] = self.meta.get("groups", {})
+        flat = _map(folder / "groups.bin", np.dtype("<i4"), self.rows * len(self.group_names)) if self.group_names else None
+        self.groups = None if flat is None else flat.reshape(self.rows, -1)
         self.columns = {name: _map(folder / f"{name}.bin", dtype, self.rows) for name, dtype in _COLUMNS.items()}
         if labels is not None:
             number = {label: index for index, label in enumerate(labels)}
@@ -223,6 +230,24 @@ class RowSet:
             same = [np.diff(part.columns[name].astype(np.int64)) == 0 for name in ("positions", "inputs")]
             every.append(np.concatenate([np.zeros(min(1, part.rows), np.bool_), same[0] & same[1]]))
         return self._select(every, np.dtype(np.bool_))
+
+    @cached_property
+    def group_names(self) -> dict[str, list[str]]:
+        """Domains and confounders of these parts, by role, sorted; empty where rows have none."""
+        roles = dict.fromkeys(role for part in self.parts for role in part.group_names)
+        return {role: sorted({name for part in self.parts for name in part.group_names.get(role, [])}) for role in roles}
+
+    def groups(self, i: int) -> list[int]:
+        """The row's domain and confounder, indexes into group_names, in its order of roles."""
+        part, row = self._find(i)
+        if part.groups is None:
+            return []
+        own = zip(self._group_numbers.items(), part.groups[row].tolist(), strict=True)
+        return [numbers[part.group_names[role][value]] for (role, numbers), value in own]
+
+    @cached_property
+    def _group_numbers(self) -> dict[str, dict[str, int]]:
+        return {role: {name: number for number, name in enumerate(names)} for role, names in self.group_names.items()}
 
     @property
     def sources(self) -> Ints:

@@ -81,7 +81,7 @@ class Summary:
             train=SetReport(),
         )
         prepared = open_stage(report, self.spec.data_seed, self.folder)
-        if self._splits(report, prepared, own):
+        if self._has_groups(prepared, own.train[0]) and self._splits(report, prepared, own):
             self._check_start(index, stage, prepared)
             self.stages.append(self._described(report, prepared))
             self.prepared[stage.name] = prepared
@@ -111,6 +111,16 @@ class Summary:
                 "shares": shares.round(6).tolist(),
             }
         )
+
+    def _has_groups(self, prepared: PreparedStage, task: Task) -> bool:
+        """Whether rows are of several domains (and have several confounders), where a guard tells them apart."""
+        lone = [role for role in task.groups if len(prepared.train.group_names.get(role, [])) < 2]
+        for role in lone:
+            found = prepared.train.group_names.get(role, [])
+            only = f"all rows have the one {role} {found[0]!r}" if found else f"no row names its {role}"
+            where = f"{task.where.rpartition('.')[0]}.columns.{role}"
+            self.problems.add(where, None, f"{only}: dann needs two at least", Reason.DATA_INVALID)
+        return not lone
 
     def _warn_of_shares(self, report: StageReport, shares: list[float]) -> None:
         """Say where few or long rows can't make up the share that was asked for."""

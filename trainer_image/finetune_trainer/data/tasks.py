@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from finetune_api.constants import Reason
-from finetune_api.v1alpha1.data import DataFormat, Overflow, Source, Validation
+from finetune_api.v1alpha1.data import GROUPS, DataFormat, Overflow, Source, Validation
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
+from finetune_api.v1alpha1.regularization import GuardType
 from finetune_api.v1alpha1.stage import Objective, Stage
 from finetune_trainer.data.augment import Augmenter
 from finetune_trainer.data.models import Limits
@@ -31,6 +33,8 @@ class Task:
     weight: float | None = None
     augmenter: Augmenter | None = None
     """Makes copies of training rows."""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """Columns that say of which domain a training row is, and with which confounder, where a guard asks for them."""
 
 
 @dataclass(frozen=True)
@@ -57,31 +61,32 @@ def tasks(spec: FineTuneJobSpec, limits: Limits) -> Tasks:
     longest = max((stage.method.positions for stage in spec.stages), default=0)
     stages: list[StageTasks] = []
     for number, stage in enumerate(spec.stages):
-        field = f"spec.stages[{number}]"
+        place = f"spec.stages[{number}]"
         options = Options(
-            max_length=max_length(stage.training.max_length, behind(limits, stage.method.positions), where=f"{field}.training.maxLength"),
+            max_length=max_length(stage.training.max_length, behind(limits, stage.method.positions), where=f"{place}.training.maxLength"),
             columns=stage.data.columns,
             overflow=stage.data.overflow,
             labels=tuple(stage.data.labels) if stage.data.labels else None,
         )
         augmenter = _augmenter(stage, spec.data_seed)
+        groups = _groups(stage)
         train = tuple(
-            Task(f"{field}.data.train[{index}]", source, stage.objective, options, source.weight, augmenter)
+            Task(f"{place}.data.train[{index}]", source, stage.objective, options, source.weight, augmenter, groups)
             for index, source in enumerate(stage.data.train)
         )
         validation = _validation(stage.data.validation)
-        checked = None if validation is None else Task(f"{field}.data.validation", validation, stage.objective, options)
+        checked = None if validation is None else Task(f"{place}.data.validation", validation, stage.objective, options)
         stages.append(StageTasks(stage.name, train, checked))
     suites: list[tuple[str, Task]] = []
     for number, suite in enumerate(spec.evaluation.suites):
-        field = f"spec.evaluation.suites[{number}]"
+        place = f"spec.evaluation.suites[{number}]"
         options = Options(
-            max_length=max_length(suite.max_length, behind(limits, longest), where=f"{field}.maxLength"),
+            max_length=max_length(suite.max_length, behind(limits, longest), where=f"{place}.maxLength"),
             columns=suite.data.columns,
             overflow=Overflow.TRUNCATE,
             labels=tuple(suite.labels) if suite.labels else None,
         )
-        suites.append((suite.name, Task(f"{field}.data", suite.data, suite.objective, options)))
+        suites.append((suite.name, Task(f"{place}.data", suite.data, suite.objective, options)))
     return Tasks(tuple(stages), tuple(suites))
 
 
@@ -115,6 +120,8 @@ def part_key(task: Task, *, format: DataFormat, hashes: list[str], tokenizer: st
         "labels": options.labels,
         "endTokens": end_tokens,
     }
+    if task.groups:
+        document["groups"] = dict(task.groups)
     if task.augmenter is not None:
         document["augmentation"] = task.augmenter.document()
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
@@ -125,6 +132,12 @@ def _augmenter(stage: Stage, seed: int) -> Augmenter | None:
         return None
     named = stage.data.columns.model_dump(include={"text", "prompt", "messages"}, exclude_none=True)
     return Augmenter(stage.data.augmentation, stage.objective, seed, **named)
+
+
+def _groups(stage: Stage) -> dict[str, str]:
+    if not any(guard.type is GuardType.DANN for guard in stage.regularization or []):
+        return {}
+    return stage.data.columns.model_dump(include={*GROUPS}, exclude_none=True)
 
 
 def _validation(validation: Validation | None) -> Source | None:

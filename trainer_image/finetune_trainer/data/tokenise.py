@@ -21,9 +21,12 @@ from finetune_trainer.data.rows import RowSetWriter
 from finetune_trainer.data.sources import Located
 from finetune_trainer.errors import Stopped
 from finetune_trainer.objectives import Document, Example, Fate, Objective, Outcome, RowError
+from finetune_trainer.objectives.base import text_field
 
 BATCH_ROWS = 512
 BATCH_CHARACTERS = 1 << 19
+MOST_GROUPS = 1024
+LONGEST_GROUP = 256
 STOPPED = "while the data was prepared; the sources that were finished are kept"
 """What is tokenised at once: the tokenizer needs about a hundred bytes a token while it works."""
 
@@ -55,6 +58,7 @@ class _Placed(NamedTuple):
     file: int
     line: int
     example: Example
+    groups: tuple[int, ...] = ()
 
 
 @dataclass
@@ -68,6 +72,10 @@ class Tokeniser:
     advance: Callable[[int], None]
     stop: Callable[[], bool]
     augmenter: Augmenter | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """Columns that say of which domain a row is, and with which confounder."""
+    named: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Their values, numbered in the order in which they come."""
     tally: Tally = field(default_factory=Tally)
 
     def run(self) -> Tally:
@@ -102,7 +110,7 @@ class Tokeniser:
         for number, (path, name) in enumerate(zip(located.files, located.names, strict=True)):
             notes: list[str] = []
             try:
-                for record in read_rows(path, located.format, self.objective.columns, notes):
+                for record in read_rows(path, located.format, self._columns(), notes):
                     self.tally.read_rows += 1
                     self.advance(record.size)
                     if record.problem is not None:
@@ -110,17 +118,33 @@ class Tokeniser:
                         continue
                     try:
                         example = self.objective.read(record.row)
+                        groups = tuple(self._group(role, record.row) for role in self.groups)
                     except RowError as error:
                         self.problems.add(name, record.line, str(error), error.reason)
                         continue
                     if example is None:
                         self.tally.dropped_empty += 1
                     else:
-                        yield _Placed(number, record.line, example)
-                        yield from self._copies(record.row, _Placed(number, record.line, example))
+                        placed = _Placed(number, record.line, example, groups)
+                        yield placed
+                        yield from self._copies(record.row, placed)
             except FileProblem as problem:
                 self.problems.add(name, problem.line, str(problem))
             self.tally.notes.append(notes)
+
+    def _columns(self) -> list[str]:
+        return [*self.objective.columns, *self.groups.values()]
+
+    def _group(self, role: str, row: Mapping[str, Any]) -> int:
+        """The number of a row's domain or confounder. Raises RowError."""
+        column, named = self.groups[role], self.named.setdefault(role, {})
+        value = row.get(column)
+        name = str(value) if isinstance(value, int) and not isinstance(value, bool) else text_field(row, column, field=role)
+        if not name.strip() or len(name) > LONGEST_GROUP:
+            raise RowError(f"field {column!r} must name the row's {role} in 1 to {LONGEST_GROUP} characters")
+        if name not in named and len(named) >= MOST_GROUPS:
+            raise RowError(f"{role} {name!r} is one more than the {MOST_GROUPS} that are supported; is {column!r} the right column?")
+        return named.setdefault(name, len(named))
 
     def _copies(self, row: Mapping[str, Any], placed: _Placed) -> Iterator[_Placed]:
         """Augmented copies. They have the row's own input hash: who validates on the row may not train on its copies."""
@@ -143,7 +167,7 @@ class Tokeniser:
                 if outcome.fate is Fate.TRUNCATED:
                     self.tally.truncated += 1
                     self.tally.tokens_cut += outcome.length - len(outcome.row.tokens)
-                self.writer.write(outcome.row, file=placed.file, line=placed.line)
+                self.writer.write(outcome.row, file=placed.file, line=placed.line, groups=placed.groups)
         self.tally.buckets += count_lengths(lengths)
 
 

@@ -7,8 +7,8 @@ batch depends only on (rows, indexes, epoch), never on what was read before: tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -81,6 +81,8 @@ class Batch:
     """Content hashes of the rows, in their order."""
     tokens: int = 0
     """Tokens that are not padding."""
+    groups: torch.Tensor | None = None
+    """(B, roles) int64: domain and confounder of each row, where a guard asks for them."""
 
     @property
     def predictions(self) -> int:
@@ -93,7 +95,8 @@ class Batch:
         inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
         parts = (self.where, self.targets, self.lengths, self.rows)
         where, targets, lengths, rows = (tensor.to(device, non_blocking=True) for tensor in parts)
-        return Batch(inputs, where, targets, lengths, rows, self.ids, self.tokens)
+        groups = None if self.groups is None else self.groups.to(device, non_blocking=True)
+        return Batch(inputs, where, targets, lengths, rows, self.ids, self.tokens, groups)
 
 
 @dataclass(frozen=True)
@@ -105,9 +108,15 @@ class Collator:
     masking: Masking | None = None
     packing: Packing | None = None
     needs_mask: bool = True
+    groups: Callable[[int], Sequence[int]] | None = None
+    """Domain and confounder of each row, for batches that tell them."""
 
     def __call__(self, rows: Rows, indexes: Sequence[int], *, epoch: int = 0) -> Batch:
         """Return the batch of these rows, padded on the right to the longest."""
+        batch = self._batch(rows, indexes, epoch)
+        return batch if self.groups is None else replace(batch, groups=torch.tensor([self.groups(index) for index in indexes]))
+
+    def _batch(self, rows: Rows, indexes: Sequence[int], epoch: int) -> Batch:
         if self.objective is Objective.CLASSIFICATION:
             return self._classification(rows, indexes)
         if self.objective is Objective.MASKED_LANGUAGE_MODELING:

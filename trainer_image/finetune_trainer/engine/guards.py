@@ -23,6 +23,8 @@ class Guard:
     """
 
     name: str
+    reads_groups = False
+    """Whether batches have to tell domain and confounder of their rows."""
     _notes: tuple[str, ...] = ()
 
     def note(self, text: str) -> None:
@@ -59,6 +61,10 @@ class Guard:
     def figure(self) -> float | None:
         """A figure of its own, where what it adds to the loss is none."""
         return None
+
+    def figures(self) -> dict[str, float]:
+        """More of them, by names of their own."""
+        return {}
 
     def document(self) -> dict[str, Any]:
         """For the checkpoint, as JSON."""
@@ -113,8 +119,10 @@ class Guards:
         return min((guard.judge(step, loss, ids) for guard in self._guards), default=1.0)
 
     def figures(self) -> dict[str, float]:
+        """Figures by guard (`lossSpike`), and by guard and name (`dann_domain`)."""
         found = {guard.name: guard.figure() for guard in self._guards}
-        return {name: figure for name, figure in found.items() if figure is not None}
+        more = {f"{guard.name}_{name}": figure for guard in self._guards for name, figure in guard.figures().items()}
+        return {name: figure for name, figure in found.items() if figure is not None} | more
 
     def notes(self) -> list[str]:
         return [note for guard in self._guards for note in guard.notes()]

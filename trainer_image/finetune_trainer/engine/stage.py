@@ -125,7 +125,7 @@ def train_stage(
         arguments,
         rows=prepared.train,
         order=order,
-        collator=collator,
+        collator=replace(collator, groups=prepared.train.groups) if any(guard.reads_groups for guard in guards) else collator,
         total_steps=total,
         hooks=keeper,
         course=course,

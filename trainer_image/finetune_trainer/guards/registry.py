@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 from finetune_api.v1alpha1.regularization import Guard as Options
 from finetune_api.v1alpha1.regularization import GuardType
 from finetune_trainer.engine.guards import Guard
+from finetune_trainer.guards.dann import Dann
 from finetune_trainer.guards.ewc import Ewc
 from finetune_trainer.guards.kl import Kl
 from finetune_trainer.guards.l2sp import L2sp
@@ -27,6 +28,7 @@ GUARDS: Final[Mapping[GuardType, Make]] = {
     GuardType.L2SP: L2sp,
     GuardType.EWC: Ewc,
     GuardType.KL: Kl,
+    GuardType.DANN: Dann,
     GuardType.MIXOUT: Mixout,
     GuardType.LOSS_SPIKE: LossSpike,
 }

@@ -24,7 +24,7 @@ from finetune_trainer.evaluation.results import BASE, Estimate, GateVerdict, Poi
 from finetune_trainer.evaluation.table import Row, cell_text, decimals, figure, table
 from finetune_trainer.report.model_card import method_text
 from finetune_trainer.report.pictures import Picture
-from finetune_trainer.report.plots import classes_picture, curve_picture, evaluation_pictures, lengths_picture
+from finetune_trainer.report.plots import classes_picture, curve_picture, evaluation_pictures, lengths_picture, told_picture
 from finetune_trainer.report.story import story
 from finetune_trainer.report.view import View, gather
 from finetune_trainer.run_folder import RunFolder
@@ -106,7 +106,7 @@ def render(view: View) -> str:
         suites=_suites(view.points),
         verdicts=verdicts,
         samples=samples(view),
-        curves=[(curve, curve_picture(index, curve)) for index, curve in enumerate(view.curves)],
+        curves=[(curve, curve_picture(index, curve), told_picture(index, curve)) for index, curve in enumerate(view.curves)],
         data=datasets(view.prepare) if view.prepare else [],
         options=[(stage, method_text(stage.method), _options(stage, view.resolved.get(stage.name, {}))) for stage in view.spec.stages],
         manifest=json.dumps(view.document, indent=2, ensure_ascii=False),

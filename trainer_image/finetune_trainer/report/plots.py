@@ -85,6 +85,33 @@ def _rate(value: float) -> str:
     return f"{digits.removesuffix('.0')}e{int(exponent)}"
 
 
+def told_picture(index: int, curve: Curve) -> Picture | None:
+    """How often dann's discriminators tell a row's domain (confounder), over optimizer steps, and what guessing tells."""
+    if not curve.told:
+        return None
+
+    def draw(layout: Layout) -> Figure:
+        made, (axes,) = figure(layout, 2.9)
+        axes.set_title("Told from the features")
+        axes.set_xlabel("optimizer step")
+        axes.set_ylabel("share of rows")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+        for told, colour in zip(curve.told, (FINAL, SECOND), strict=False):
+            steps, values = _thinned(told.accuracy)
+            axes.plot(steps, values, color=colour, label=told.role, marker="o" if len(steps) < 3 else None)
+            steps, values = _thinned(told.chance)
+            axes.plot(steps, values, color=colour, linestyle=":", linewidth=1, label="chance")
+        axes.set_ylim(0, 1.02)
+        axes.legend(loc="best")
+        return made
+
+    words = " ".join(
+        f"The {told.role} is told of {told.accuracy[-1][1]:.1%} of the rows at step {told.accuracy[-1][0]:g}; chance is {told.chance[-1][1]:.1%}."
+        for told in curve.told
+    )
+    return picture(f"told-{index}", f"What features tell in stage {curve.stage}", words, draw, small=True)
+
+
 def _thinned(series: Series) -> tuple[list[float], list[float]]:
     """Means of equal runs of points where there are more than can be seen."""
     run = math.ceil(len(series) / MOST_POINTS) if series else 1

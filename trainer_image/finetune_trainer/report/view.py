@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from finetune_api.constants import Reason
+from finetune_api.v1alpha1.data import GROUPS
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
 from finetune_api.v1alpha1.stage import Stage
 from finetune_api.v1alpha1.status import Provenance
@@ -46,6 +47,17 @@ class Noticed:
 
 
 @dataclass(frozen=True)
+class Told:
+    """How well dann's discriminator told rows apart by their features."""
+
+    role: str
+    """domain, or confounder."""
+    accuracy: Series
+    chance: Series
+    """What guessing would have told."""
+
+
+@dataclass(frozen=True)
 class Curve:
     """What a stage's training looked like. Each series is (optimizer step, value), ascending."""
 
@@ -57,6 +69,7 @@ class Curve:
     resumed: Sequence[int]
     """Steps after which a new process went on."""
     noticed: Sequence[Noticed] = ()
+    told: Sequence[Told] = ()
 
 
 @dataclass(frozen=True)
@@ -211,9 +224,17 @@ def _curves(run: RunFolder, spec: FineTuneJobSpec, events: Sequence[Mapping[str,
                     validation_loss=_series(lines, "evalLoss"),
                     resumed=[step for event in events if (step := _resumed_at(event, key)) is not None],
                     noticed=_noticed(stage, lines),
+                    told=_told(lines),
                 )
             )
     return curves
+
+
+def _told(lines: Sequence[Mapping[str, Any]]) -> list[Told]:
+    """What dann's discriminators told, by what they look for."""
+    figures = [{"step": line["step"], **line["guards"]} for line in lines if line.get("guards")]
+    series = {role: _series(figures, f"dann_{role}") for role in GROUPS}
+    return [Told(role, accuracy, _series(figures, f"dann_{role}_chance")) for role, accuracy in series.items() if accuracy]
 
 
 def _noticed(stage: Stage, lines: Sequence[Mapping[str, Any]]) -> list[Noticed]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from finetune_api.v1alpha1.data import GROUPS
 from finetune_api.v1alpha1.method import MethodType
 from finetune_api.v1alpha1.regularization import Guard, GuardType
 from finetune_api.v1alpha1.rules.rule import Rule
@@ -25,6 +26,7 @@ OPTIONS: Final[Mapping[GuardType, Options]] = {
     GuardType.L2SP: Options(frozenset({"strength"}), frozenset({"anchor"})),
     GuardType.EWC: Options(frozenset({"strength"}), frozenset({"anchor", "samples"})),
     GuardType.KL: Options(frozenset({"strength"}), frozenset({"anchor"})),
+    GuardType.DANN: Options(frozenset({"strength"})),
     GuardType.MIXOUT: Options(frozenset({"probability"}), frozenset({"anchor"})),
     GuardType.LOSS_SPIKE: Options(frozenset({"action"}), frozenset({"window", "deviations", "factor", "steps"})),
 }
@@ -134,6 +136,49 @@ RULES: Final = (
         holds="it.type != 'kl' || self.objective != 'classification'",
         message="the anchor has no head for these classes, so there is nothing to stay near",
         instead="write l2sp, or leave kl out",
+    ),
+    Rule(
+        scopes=(STAGE,),
+        each="regularization[]",
+        field="type",
+        holds="it.type != 'dann' || (has(self.data.columns) && (has(self.data.columns.domain) || has(self.data.columns.confounder)))",
+        message="nothing says which domain a row is of",
+        instead="write data.columns.domain, data.columns.confounder, or both: the name of the column that does",
+    ),
+    *(
+        Rule(
+            scopes=(STAGE,),
+            field=f"data.columns.{role}",
+            holds=f"!has(self.data.columns) || !has(self.data.columns.{role}) || "
+            "(has(self.regularization) && self.regularization.exists(guard, guard.type == 'dann'))",
+            message="nothing reads this column",
+            instead="add {type: dann, strength: 0.1} to the stage's regularization, or leave it out",
+        )
+        for role in GROUPS
+    ),
+    *(
+        Rule(
+            scopes=("spec.evaluation.suites[].data",),
+            field=f"columns.{role}",
+            holds=f"!has(self.columns) || !has(self.columns.{role})",
+            message="a suite is measured without guards, and nothing reads this column",
+            instead="leave it out",
+        )
+        for role in GROUPS
+    ),
+    Rule(
+        scopes=(STAGE,),
+        each="regularization[]",
+        field="type",
+        holds="it.type != 'dann' || !has(self.training) || !self.training.?packing.orValue(false)",
+        message="in a packed line rows of several domains share their features",
+        instead="leave training.packing out, or leave dann out",
+    ),
+    _method(
+        GuardType.DANN,
+        tuple(method for method in MethodType if method not in (*FROM_ELSEWHERE, "headOnly")),
+        "with this method the model that makes the features stays as it is, and a prompt is the same for rows of every domain",
+        "use a method that trains the model's layers, such as lora, or leave dann out",
     ),
     *(
         Rule(
