@@ -107,9 +107,11 @@ class Index:
         """Take in the answer to a status write."""
         self.put(FINE_TUNE_JOB, job, watched=False).written = version_of(job)
 
-    def note(self, kind: Kind, manifest: Manifest) -> Entry:
+    def note(self, kind: Kind, manifest: Manifest, *, watched: bool = False) -> Entry:
         """Take in that an object exists at a version, from its metadata alone: an older body is no longer believed."""
         entry, version = self._place(kind, manifest), version_of(manifest)
+        if watched:
+            entry.delivered = max(entry.delivered, version)
         if version > entry.version:
             entry.version, entry.body, entry.settled = version, None, False
         return entry
