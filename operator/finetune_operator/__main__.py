@@ -13,6 +13,7 @@ import uvloop
 from finetune_operator.app import run
 from finetune_operator.decide import decide
 from finetune_operator.errors import KubeError, SettingsError
+from finetune_operator.memory import map_large
 from finetune_operator.settings import USAGE, parse
 
 log = logging.getLogger("finetune_operator")
@@ -25,6 +26,7 @@ def main() -> int:
         return 0
     try:
         spare_collections()
+        map_large()
         settings = parse(sys.argv[1:], os.environ)
         write_logs(settings.log_level)
         uvloop.run(run(settings, decide))

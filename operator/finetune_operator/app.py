@@ -104,7 +104,7 @@ async def _run(
             parts.create_task(begin()),
             parts.create_task(progress.run()),
             parts.create_task(metrics.serve(settings.metrics_port, queue, relist, index)),
-            *(parts.create_task(follow(kube, kind, namespace, intake.deliver)) for kind in CHILDREN for namespace in where),
+            *(parts.create_task(follow(kube, kind, namespace, intake)) for kind in CHILDREN for namespace in where),
         ]
         await parts.create_task(watch(intake, settings.namespaces, credentials))
         queue.close()

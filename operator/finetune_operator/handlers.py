@@ -47,6 +47,13 @@ class Intake:
             if self._index.matters(key) or (at_work and self._index.settled(key)):
                 self._queue.add(key, _lane(kind, manifest))
 
+    def note(self, kind: Kind, manifest: Manifest) -> None:
+        """Take in that a child exists, from its metadata alone: where its job is at work it is read when that is looked at."""
+        self._heard(kind)
+        for key in self._index.keys_of(self._index.note(kind, manifest, watched=True)):
+            if self._index.matters(key):
+                self._queue.add(key, Lane.RUNNING)
+
 
 def _tells_nothing(entry: Entry, manifest: Manifest, before: bytes | None) -> bool:
     """Whether nothing is to be decided on what was delivered, beside what was known: of a FineTuneJob, our own status write and what that

@@ -10,6 +10,7 @@ children, keep no body at all.
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping
@@ -42,7 +43,7 @@ class Entry:
     uid: str
     namespace: str
     name: str
-    parents: frozenset[str]
+    parents: tuple[str, ...]
     """uids under which it is found: its controller's, and the one in its label."""
     controller: str | None
     version: int = 0
@@ -73,7 +74,7 @@ class Index:
     def __init__(self, listener: Listener | None = None) -> None:
         self._listener = listener
         self._entries: dict[str, Entry] = {}
-        self._children: defaultdict[str, set[str]] = defaultdict(set)
+        self._children: dict[str, tuple[str, ...]] = {}  # few each, and tuples are a quarter of sets
         self._jobs: dict[Key, str] = {}
         self._writers: defaultdict[tuple[str, str], set[str]] = defaultdict(set)  # namespace and folder → FineTuneJobs that write there
         self._unread: defaultdict[str, set[str]] = defaultdict(set)  # namespace → FineTuneJobs of which only metadata was seen
@@ -107,9 +108,11 @@ class Index:
         """Take in the answer to a status write."""
         self.put(FINE_TUNE_JOB, job, watched=False).written = version_of(job)
 
-    def note(self, kind: Kind, manifest: Manifest) -> Entry:
+    def note(self, kind: Kind, manifest: Manifest, *, watched: bool = False) -> Entry:
         """Take in that an object exists at a version, from its metadata alone: an older body is no longer believed."""
         entry, version = self._place(kind, manifest), version_of(manifest)
+        if watched:
+            entry.delivered = max(entry.delivered, version)
         if version > entry.version:
             entry.version, entry.body, entry.settled = version, None, False
         return entry
@@ -121,7 +124,7 @@ class Index:
         if entry is None:
             return
         for parent in entry.parents:
-            _take_out(self._children, parent, uid)
+            self._disown(parent, uid)
         key = Key(entry.namespace, entry.name)
         if entry.kind is FINE_TUNE_JOB:
             self._take_output(entry, None)
@@ -153,7 +156,7 @@ class Index:
         ancestors = set(entry.parents)
         for parent in entry.parents:
             if (above := self._entries.get(parent)) is not None and above.kind is JOB:
-                ancestors |= above.parents
+                ancestors.update(above.parents)
         found = (self._entries.get(uid) for uid in ancestors)
         return frozenset(
             Key(job.namespace, job.name)
@@ -206,25 +209,38 @@ class Index:
         metadata = manifest["metadata"]
         uid, controller = uid_of(manifest), controller_of(manifest)
         claimed = () if kind is FINE_TUNE_JOB else (controller, job_uid_label(manifest))
-        parents = frozenset(uid for uid in claimed if uid is not None)
+        parents = tuple({self._same(each): None for each in claimed if each is not None})
         entry = self._entries.get(uid)
         if entry is None:
             if kind is FINE_TUNE_JOB:
                 self._unread[metadata["namespace"]].add(uid)
-            entry = self._entries[uid] = Entry(kind, uid, metadata["namespace"], metadata["name"], parents, controller)
-        if entry.parents != parents:
-            for parent in entry.parents - parents:
-                self._children[parent].discard(uid)
-            entry.parents = parents
-        entry.controller = controller
+            entry = self._entries[uid] = Entry(kind, uid, sys.intern(metadata["namespace"]), metadata["name"], parents, controller)
+        for parent in entry.parents:
+            if parent not in parents:
+                self._disown(parent, entry.uid)
+        entry.parents, entry.controller = parents, self._same(controller) if controller is not None else None
         for parent in parents:
-            self._children[parent].add(uid)
+            held = self._children.get(parent, ())
+            if uid not in held:
+                self._children[parent] = (*held, entry.uid)
         if kind is FINE_TUNE_JOB:
             holder = self.job(key_of(manifest))
             # Made again under its name: events of two objects may come in any order.
             if holder is None or holder.version <= version_of(manifest):
                 self._jobs[key_of(manifest)] = uid
         return entry
+
+    def _disown(self, parent: str, uid: str) -> None:
+        left = tuple(each for each in self._children.get(parent, ()) if each != uid)
+        if left:
+            self._children[parent] = left
+        else:
+            self._children.pop(parent, None)
+
+    def _same(self, uid: str) -> str:
+        """The same string as the object's own entry has, where there is one: each manifest brings copies."""
+        entry = self._entries.get(uid)
+        return entry.uid if entry is not None else uid
 
     def _take_output(self, entry: Entry, output: Output | None) -> None:
         """Keep where a FineTuneJob writes, now that it was seen whole; None where it doesn't say, or is gone."""

@@ -129,8 +129,7 @@ class ApiServer:
     async def pages(
         self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = "", metadata_only: bool = False
     ) -> AsyncIterator[list[Body]]:
-        accept = METADATA_ONLY if metadata_only else JSON
-        async for page, _ in self.listed(kind, namespace, labels=labels, fields=fields, accept=accept):
+        async for page, _ in self.listed(kind, namespace, labels=labels, fields=fields, metadata_only=metadata_only):
             yield page
 
     async def listed(
@@ -140,11 +139,12 @@ class ApiServer:
         *,
         labels: str = "",
         fields: str = "",
-        accept: str = JSON,
+        metadata_only: bool = False,
         chunk: int = CHUNK,
     ) -> AsyncIterator[tuple[list[Body], str]]:
         """A list in chunks, each with the resourceVersion of the whole. Raises KubeError."""
         query = {"limit": str(chunk), "labelSelector": labels, "fieldSelector": fields}
+        accept = METADATA_ONLY if metadata_only else JSON
         while True:
             found = await self._call(
                 "GET", kind.path(namespace), query={name: value for name, value in query.items() if value}, accept=accept

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
+
+from tests.bench.stopping import end_in_order, run
 
 BENCHES = {
     "throughput": "Speed: non-pad tokens a CPU second against a bare torch loop and TRL",
@@ -17,7 +18,8 @@ BENCHES = {
     "validate": "CPU of `finetune validate` for a job of ten stages",
     "prepare": "Memory of `prepare` on 1 GB of JSONL, and its second run",
     "saves": "What an asynchronous save blocks, against a synchronous one",
-    "operator": "The operator: writes a job, memory, silence, restart, what deleted jobs leave; and its speed beside plain Jobs",
+    "operator": "The operator: writes a job, memory, silence, restart; and its speed beside plain Jobs",
+    "operator.churn": "2,000 jobs made and deleted: what is left of series, open files and memory",
     "operator.reporting": "1,000 jobs that report: staleness, writes a second, cores; and one pod that floods",
     "operator.finished": "10,000 jobs that have ended: memory, silence, restart",
     "operator.race": "The race with plain Jobs: a burst of 500 and of 2,000, five a second, and jobs of two stages with prepare",
@@ -30,10 +32,11 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"no such bench: {', '.join(unknown)}; there are {', '.join(BENCHES)}", file=sys.stderr)
         return 2
+    end_in_order()
     failed = []
     for name in names or BENCHES:
         print(f"\n== {BENCHES[name]} (python -m tests.bench.{name})", flush=True)
-        if subprocess.run([sys.executable, "-m", f"tests.bench.{name}"], check=False).returncode:
+        if run([sys.executable, "-m", f"tests.bench.{name}"]):
             failed.append(name)
     if failed:
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)

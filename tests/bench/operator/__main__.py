@@ -1,4 +1,4 @@
-"""The operator's costs on a real API server: `python -m tests.bench.operator [--jobs N] [--held N] [--rounds N] [--batch N] [--churn N]`.
+"""The operator's costs on a real API server: `python -m tests.bench.operator [--jobs N] [--held N] [--rounds N] [--batch N]`.
 
 etcd writes through (fsync), the nodes are kwok's, the operator is the process that is deployed. FineTuneJobs of one segment and plain Jobs
 with one container take turns; both end as soon as a pod can. Writes are counted from the audit log and do not depend on the machine's
@@ -17,13 +17,13 @@ from statistics import median
 from finetune_operator.kinds import FINE_TUNE_JOB, JOB
 from scripts.demo_assets import ROOT
 from tests.bench.operator.load import Crowd, runtimes
-from tests.bench.operator.measure import Bench, Churn, Race, Restart, cpu_seconds, peak
+from tests.bench.operator.measure import Bench, Race, Restart, cpu_seconds, peak
 from tests.bench.operator.writes import told
+from tests.bench.stopping import end_in_order
 from tests.cluster import Cluster, Wanted
 from tests.cluster.__main__ import sayer
 
 WRITES, MEMORY, CAUGHT_UP = 3.0, 130.0, 10.0
-LEFT = 10.0
 say = sayer()
 
 
@@ -34,10 +34,8 @@ def main() -> int:
     parser.add_argument("--held", type=int, default=500, help="jobs that run at once when the memory is read (500)")
     parser.add_argument("--jobs", type=int, default=2000, help="jobs that are there at the restart, the running ones among them (2000)")
     parser.add_argument("--relist", type=int, default=10, help="seconds from one re-list to the next (10; 60 where nobody says)")
-    parser.add_argument(
-        "--churn", type=int, default=2000, help="jobs that are made and deleted before series, files and memory are read again (2000)"
-    )
     options = parser.parse_args()
+    end_in_order()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-operator-")))
         wanted = Wanted(kwok_nodes=3, fsync=True, definitions=sorted((ROOT / "crds").glob("*.yaml")))
@@ -45,8 +43,7 @@ def main() -> int:
         stack.enter_context(runtimes(cluster))
         ours, plain = (stack.enter_context(Crowd.of(cluster, kind)) for kind in (FINE_TUNE_JOB, JOB))
         bench = Bench(cluster, ours, plain, folder, options.relist)
-        met = run(bench, options)
-        return 0 if all([*met, *tell_churn(bench.churn(options.churn), options.churn)]) else 1
+        return 0 if all(run(bench, options)) else 1
 
 
 def run(bench: Bench, options: argparse.Namespace) -> list[bool]:
@@ -86,15 +83,6 @@ def tell_restart(found: Restart, jobs: int) -> list[bool]:
     still = tell(f"writes for what is unchanged: {told(found.unchanged, 1)}", found.unchanged.total(), 0)
     say(f"then {found.resident:.0f} MB, peak {found.peak:.0f} MB")
     return [quick, still]
-
-
-def tell_churn(found: Churn, jobs: int) -> list[bool]:
-    say(f"a scrape of {jobs} jobs: {found.series} series, {found.seconds:.2f} s")
-    return [
-        tell(f"series that {jobs} jobs made and deleted left: {found.series_left}", found.series_left, 0),
-        tell(f"open files that they left: {found.files_left}", found.files_left, 2),
-        tell(f"memory that they left: {found.megabytes_left:.1f} MB", found.megabytes_left, LEFT),
-    ]
 
 
 def ratio(pairs: list[tuple[float, float]]) -> str:

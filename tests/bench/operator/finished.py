@@ -30,6 +30,7 @@ from tests.bench.operator.load import ENDS, SENDERS, Crowd, fine_tune_job, runti
 from tests.bench.operator.measure import Bench, cpu_seconds, peak
 from tests.bench.operator.table import Table
 from tests.bench.operator.writes import told
+from tests.bench.stopping import end_in_order
 from tests.cluster import Cluster, Wanted
 from tests.cluster.__main__ import sayer
 from tests.cluster.api import Object
@@ -130,6 +131,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=10_000, help="jobs that have ended (10000)")
     parser.add_argument("--relist", type=int, default=10, help="seconds from one re-list to the next (10; 60 where nobody says)")
     options = parser.parse_args()
+    end_in_order()
     table = Table(say)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-finished-")))

@@ -89,15 +89,16 @@ class Bench:
         with self.operator() as operator:
             self.fill(held=0, ended=jobs)
             self.delete_all(operator)
-            before = operator.metrics(), operator.open_files(), operator.resident()
+            time.sleep(IDLE)
+            before, files, resident = series(operator.metrics()), operator.open_files(), operator.resident()
             self.fill(held=0, ended=jobs)
             begun = time.monotonic()
-            most = len(series(operator.metrics()))
-            seconds = time.monotonic() - begun
+            full = len(series(operator.metrics()))
+            seconds, most = time.monotonic() - begun, operator.resident()
             self.delete_all(operator)
             time.sleep(IDLE)
-            left = series(operator.metrics()) - series(before[0])
-            return Churn(most, seconds, len(left), operator.open_files() - before[1], operator.resident() - before[2])
+            left = series(operator.metrics()) - before
+            return Churn(full, seconds, most, len(left), files, operator.open_files() - files, resident, operator.resident() - resident)
 
     def quiet(self) -> Counter[str]:
         """What the operator writes over three re-lists, while nothing happens."""
@@ -146,12 +147,15 @@ class Race:
 
 @dataclass(frozen=True)
 class Churn:
-    """A scrape while all jobs were there, and what was left of them; megabytes."""
+    """A scrape while all jobs were there, and what stood before them and was left of them; megabytes."""
 
     series: int
     seconds: float
+    most: float
     series_left: int
+    files: int
     files_left: int
+    megabytes: float
     megabytes_left: float
 
 

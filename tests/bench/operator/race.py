@@ -26,6 +26,7 @@ from tests.apiserver.operators import WHOLE, Operator
 from tests.bench.operator.load import PREPARES, RUNS, Crowd, fine_tune_job, plain_job, runtimes, staged_job
 from tests.bench.operator.measure import USER, peak, ticks
 from tests.bench.operator.writes import writes
+from tests.bench.stopping import end_in_order
 from tests.builders import Document
 from tests.cluster import Cluster, Wanted
 from tests.cluster.__main__ import sayer
@@ -89,6 +90,7 @@ def main() -> int:
     parser.add_argument("--large", type=int, default=2000, help="jobs of the burst that is run once (2000)")
     parser.add_argument("--repeats", type=int, default=3, help="turns of each kind (3)")
     options = parser.parse_args()
+    end_in_order()
     met = [*run("burst", options.jobs, 0.0, options.repeats), *run("steady", options.steady, 5.0, options.repeats)]
     tell_staged(options.staged, options.repeats)
     run("large", options.large, 0.0, 1)

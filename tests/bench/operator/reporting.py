@@ -37,6 +37,7 @@ from tests.bench.operator.load import SENDERS, Crowd, runtimes
 from tests.bench.operator.measure import USER, Bench, cpu_seconds, peak
 from tests.bench.operator.table import Table
 from tests.bench.operator.writes import told, writes
+from tests.bench.stopping import end_in_order
 from tests.cluster import Cluster, Wanted, audit
 from tests.cluster.__main__ import sayer
 from tests.cluster.api import Object
@@ -257,6 +258,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120, help="seconds that are measured (120)")
     parser.add_argument("--flood", type=float, default=30, help="seconds in which one pod sends as much as it can (30; 0 for none)")
     options = parser.parse_args()
+    end_in_order()
     table = Table(say)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-reporting-")))

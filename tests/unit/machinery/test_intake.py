@@ -127,6 +127,25 @@ def test_a_child_listed_before_its_running_job_is_looked_at_with_it() -> None:
     assert keys(queue) == [KEY]
 
 
+def test_a_child_that_is_noted_has_its_running_job_looked_at_and_is_lacked_no_more() -> None:
+    intake, index, queue = scene()
+    intake.deliver(FINE_TUNE_JOB, None, fine_tune_job(status=RUNNING))
+    keys(queue)
+    intake.note(JOB, batch_job(version=3))
+    assert keys(queue) == [KEY]
+    entry = index.get("b1")
+    assert entry is not None
+    assert (entry.delivered, entry.body) == (3, None)
+
+
+def test_a_child_that_is_noted_costs_a_finished_job_nothing() -> None:
+    intake, index, queue = scene()
+    intake.deliver(FINE_TUNE_JOB, None, fine_tune_job(status=finished()))
+    intake.note(POD, pod())
+    assert keys(queue) == []
+    assert index.at_rest(KEY)
+
+
 def test_what_our_own_status_write_brings_back_has_nobody_look() -> None:
     intake, index, queue = scene()
     intake.deliver(FINE_TUNE_JOB, "ADDED", fine_tune_job(version=1))

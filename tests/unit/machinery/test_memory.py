@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from finetune_operator.memory import give_back
 
+ROOT = Path(__file__).resolve().parents[3]
 PIECES, BYTES, KEPT = 40_000, 1500, 20
 
 
@@ -27,3 +30,27 @@ def test_holes_between_what_is_kept_go_back_to_the_system() -> None:
     give_back()()
     assert before - resident() > PIECES * BYTES / 1e6 / 3
     assert len(kept) == PIECES // KEPT
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc")
+@pytest.mark.parametrize(("mapped", "left"), [(True, range(5)), (False, range(60, 100))], ids=["mapped apart", "as it comes"])
+def test_large_buffers_go_back_to_the_system_when_they_are_freed(mapped: bool, left: range) -> None:
+    """Also after a larger one was: glibc has them in its heap from then on, where what is kept between them holds them."""
+    script = f"""
+from finetune_operator.memory import map_large
+from tests.unit.machinery.test_memory import resident
+if {mapped}:
+    map_large()
+for _ in range(3):
+    larger = b"x" * 4_000_000
+    del larger
+before = resident()
+buffers, kept = [], []
+for _ in range(400):
+    buffers.append(b"x" * 200_000)
+    kept.append(bytes(1000))
+del buffers
+print(resident() - before)
+"""
+    found = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(float(found.stdout)) in left
