@@ -170,6 +170,13 @@ STAGES: Final = (
         "less than 1 together",
     ),
     Broken(
+        "a quantised base that shall be trained itself",
+        {"spec.stages[1].method": {"type": "full", "full": {"quantization": "nf4"}}},
+        "spec.stages[1].method.full.quantization",
+        "there is no such field",
+        pruned=True,
+    ),
+    Broken(
         "int8 whose scales shall be quantised too",
         {"spec.stages[1].method": {"type": "qlora", "qlora": {"quantization": "int8", "doubleQuantization": True}}},
         "spec.stages[1].method.qlora.doubleQuantization",
