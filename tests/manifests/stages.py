@@ -206,6 +206,37 @@ STAGES: Final = (
         "less than 1 together",
     ),
     Broken(
+        "a quantised base that shall be trained itself",
+        {"spec.stages[1].method": {"type": "full", "full": {"quantization": "nf4"}}},
+        "spec.stages[1].method.full.quantization",
+        "there is no such field",
+        pruned=True,
+    ),
+    Broken(
+        "int8 whose scales shall be quantised too",
+        {"spec.stages[1].method": {"type": "qlora", "qlora": {"quantization": "int8", "doubleQuantization": True}}},
+        "spec.stages[1].method.qlora.doubleQuantization",
+        "leave doubleQuantization out",
+    ),
+    Broken(
+        "a start that makes up for nf4, on int8",
+        {"spec.stages[1].method": {"type": "qlora", "qlora": {"quantization": "int8", "initialization": "loftq"}}},
+        "spec.stages[1].method.qlora.initialization",
+        "write quantization: nf4",
+    ),
+    Broken(
+        "iterations of a start that is not asked for",
+        {"spec.stages[1].method": {"type": "qlora", "qlora": {"loftqIterations": 5}}},
+        "spec.stages[1].method.qlora.loftqIterations",
+        "write initialization: loftq",
+    ),
+    Broken(
+        "DoRA where a library loses the scales",
+        {"spec.stages[1].method": {"type": "qlora", "qlora": {"quantization": "int8", "dora": True}}},
+        "spec.stages[1].method.qlora.dora",
+        "impossible (tried)",
+    ),
+    Broken(
         "a granularity that does not divide the rank",
         {"spec.stages[1].method": {"type": "gralora", "gralora": {"r": 32, "k": 3}}},
         "spec.stages[1].method.gralora.k",
