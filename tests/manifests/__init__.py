@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.manifests.arms import ARMS, ARMS_VALID
+from tests.manifests.arms import ARM_SHAPES, ARMS, ARMS_VALID
 from tests.manifests.cases import Broken, Change
 from tests.manifests.evaluations import CHANGES, EVALUATIONS
 from tests.manifests.guards import GUARD_SHAPES, GUARDED, GUARDS
@@ -12,7 +12,7 @@ from tests.manifests.stages import HAND_OVERS, SOURCES, STAGES
 from tests.manifests.valid import VALID as _VALID
 
 VALID: Final = _VALID | GUARDED | ARMS_VALID
-SHAPES: Final = (*_SHAPES, *GUARD_SHAPES)
+SHAPES: Final = (*_SHAPES, *GUARD_SHAPES, *ARM_SHAPES)
 BROKEN: Final = (*SHAPES, *SOURCES, *STAGES, *HAND_OVERS, *GUARDS, *EVALUATIONS, *ARMS)
 
 __all__ = ["BROKEN", "BROKEN_RUNTIMES", "CHANGES", "SHAPES", "VALID", "VALID_RUNTIMES", "Broken", "Change"]

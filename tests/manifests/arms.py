@@ -24,9 +24,6 @@ ARMS_VALID: Final[dict[str, Document]] = {
 ARMS: Final = (
     Broken("a seed and seeds", {"spec.seed": 7, "spec.seeds": [1]}, "spec.seeds", "write one of seed and seeds"),
     Broken("a seed twice", {"spec.seeds": [1, 2, 1]}, "spec.seeds[2]", "seeds[0] says this already", base=SEVERAL),
-    Broken("no seeds", {"spec.seeds": []}, "spec.seeds", "at least 1", base=SEVERAL),
-    Broken("too many seeds", {"spec.seeds": list(range(11))}, "spec.seeds", "at most 10", base=SEVERAL),
-    Broken("a seed below zero", {"spec.seeds": [1, -1]}, "spec.seeds[1]", "at least 0", base=SEVERAL),
     Broken(
         "several seeds and nothing to choose by",
         {"spec.seeds": [1, 2]},
@@ -46,8 +43,8 @@ ARMS: Final = (
     Broken(
         "two stages compared",
         {"spec.stages[1].handOver": "merge", "spec.stages[2]": {**COMPARED["spec"]["stages"][1], "name": "more"}},
-        "spec.stages[1].compareWith",
-        "one stage of a job is compared",
+        "spec.stages",
+        "keep compareWith on the stage",
         base=COMPARED,
     ),
     Broken(
@@ -57,5 +54,11 @@ ARMS: Final = (
         "add a suite with the stage's objective",
         base=COMPARED,
     ),
+)
+
+ARM_SHAPES: Final = (
+    Broken("no seeds", {"spec.seeds": []}, "spec.seeds", "at least 1", base=SEVERAL),
+    Broken("too many seeds", {"spec.seeds": list(range(11))}, "spec.seeds", "at most 10", base=SEVERAL),
+    Broken("a seed below zero", {"spec.seeds": [1, -1]}, "spec.seeds[1]", "at least 0", base=SEVERAL),
     Broken("compared with nothing known", {"spec.stages[1].compareWith": "base"}, "spec.stages[1].compareWith", "direct"),
 )

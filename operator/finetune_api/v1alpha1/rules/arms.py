@@ -44,10 +44,9 @@ RULES: Final = (
     ),
     Rule(
         scopes=("spec",),
-        each="stages[]",
-        field="compareWith",
-        holds="!has(it.compareWith) || !self.stages.exists(stage, has(stage.compareWith) && stage.name != it.name)",
-        message="one stage of a job is compared",
+        field="stages",
+        holds="size(self.stages.filter(stage, has(stage.compareWith))) < 2",
+        message="more than one stage has compareWith",
         instead="keep compareWith on the stage that the job is for, or make two jobs",
     ),
     Rule(
