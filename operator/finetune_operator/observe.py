@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from finetune_api.constants import ConditionType
 from finetune_operator.diagnose import event_time
 from finetune_operator.errors import NotFound
 from finetune_operator.index import Entry, Index, is_live, whole
@@ -29,7 +30,7 @@ from finetune_operator.model import Endpoint, Key, Live, Manifest, Need, Observe
 from finetune_operator.names import claim_name, is_reader, parse_job_name
 from finetune_operator.nodes import Nodes
 from finetune_operator.shared import Shared
-from finetune_operator.views import PodView
+from finetune_operator.views import PodView, holds
 
 
 class Observer:
@@ -53,13 +54,17 @@ class Observer:
         self._runtimes = Shared(partial(list_all, kube, RUNTIME))
 
     def remember(self, key: Key) -> Observed | None:
-        """What the index has of this job: good for seeing that nothing is to be done. None where the index lacks a part."""
+        """What the index has of this job: good for seeing that nothing is to be done. None where the index lacks a part.
+
+        Of a job that says that it has finished nothing is decided on its children but by what still does something, which a start lists whole.
+        """
         job = self._index.job(key)
         if job is None or job.body is None:
             return None
         children = self._index.children(job.uid)
         manifest = whole(job.body)
-        if any(child.body is None for child in children) or _hidden_jobs(manifest, children):
+        finished = holds(manifest, ConditionType.FINISHED)
+        if any(child.body is None and (child.live or not finished) for child in children) or _hidden_jobs(manifest, children):
             return None
         return self._observed(manifest, [(child.kind, whole(child.body)) for child in children if child.body is not None])
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from finetune_api import constants as c
 from finetune_operator.errors import NotFound
 from finetune_operator.index import Index
 from finetune_operator.kinds import FINE_TUNE_JOB, JOB, POD
@@ -109,6 +110,19 @@ def test_what_is_over_is_not_asked_for_again(end: str, batch: dict[str, Any], ph
     asyncio.run(reconciler.reconcile(KEY))
     assert kube.asked[-1] == f"status {end}"
     assert ("get FineTuneJob" in kube.asked) is read
+
+
+@pytest.mark.parametrize(("finished", "read"), [("True", False), ("False", True)])
+def test_a_start_reads_no_child_of_a_finished_job_that_waits_for_its_deletion(finished: str, read: bool) -> None:
+    """Thousands may wait so, each with children of which a start lists the metadata alone."""
+    manifest, index = job({"phase": "Succeeded", "conditions": [{"type": "Finished", "status": finished}]}), Index()
+    index.put(FINE_TUNE_JOB, {**manifest, "spec": {"ttlSecondsAfterFinished": 60}}, watched=True)
+    for kind in (JOB, POD):
+        metadata = {"name": kind.plural, "namespace": "team", "uid": kind.name, "resourceVersion": "3", "labels": {c.JOB_UID_LABEL: "u"}}
+        index.note(kind, {"metadata": metadata}, watched=True)
+    kube: Any = Silent(manifest)
+    remembered = Observer(kube, index, now=lambda: datetime(2030, 1, 1, tzinfo=UTC)).remember(KEY)
+    assert (remembered is None) == read
 
 
 def test_a_job_that_is_deleted_before_its_status_is_written_is_gone() -> None:
