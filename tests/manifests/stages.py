@@ -326,43 +326,6 @@ STAGES: Final = (
 )
 
 
-def _share(name: str, edits: dict[str, object], says: str, *steps: str, by: bool = False, at: int = 0) -> Broken:
-    """A job of these steps that hands over a part of a change where it cannot."""
-    field = f"spec.stages[{at}].handOverScale{'By' if by else ''}"
-    return Broken(name, {field: "validation" if by else 0.5, **edits}, field, says, base=chain(*(steps or ("lora merge", "lora"))))
-
-
-SHARES: Final = (
-    _share("a share of the last stage", {}, "leave handOverScale out", at=1),
-    _share("a share chosen after the last stage", {}, "leave handOverScaleBy out", by=True, at=1),
-    _share(
-        "a share given and chosen",
-        {"spec.stages[0].handOverScaleBy": "validation", "spec.stages[1].data.validation": {"fraction": 0.1}},
-        "write handOverScale or handOverScaleBy",
-    ),
-    *(
-        _share(f"a share of {steps[0]}", {}, says, *steps)
-        for steps, says in (
-            (("promptTuning continue", "promptTuning"), "no change of the model's weights"),
-            (("adapter continue", "adapter"), "no change of the model's weights"),
-            (("headOnly continue", "full"), "no change of the model's weights"),
-            (("lora continue", "lora"), "write handOver: merge, or leave handOverScale out"),
-            (("lora stack", "lora"), "write handOver: merge, or leave handOverScale out"),
-        )
-    ),
-    _share("a share chosen on no rows", {}, "add data.validation to the next stage", by=True),
-    _share(
-        "a share chosen by a new head",
-        {
-            "spec.stages[1].objective": "classification",
-            "spec.stages[1].data.validation": {"fraction": 0.1},
-            "spec.stages[1].training": {},
-        },
-        "write handOverScale with a number",
-        by=True,
-    ),
-)
-
 STARTS: Final = tuple(
     Broken(
         name,
@@ -379,7 +342,6 @@ STARTS: Final = tuple(
 )
 
 HAND_OVERS: Final = (
-    *SHARES,
     *STARTS,
     _pair("no hand-over before another stage", ("lora", "lora"), "must say what the next one starts from"),
     Broken("a hand-over on the last stage", {"spec.stages[1].handOver": "merge"}, "spec.stages[1].handOver", "leave handOver out"),

@@ -230,7 +230,7 @@ class SeedsStatus(ApiModel):
     scores: Annotated[list[SeedScore], Field(max_length=c.MAX_SEEDS)]
     """That metric of each seed. Example: [{seed: 1, value: 3.27}, {seed: 2, value: 3.21}]"""
     reason: Text
-    """The same as a sentence. Example: seed 2 has the lowest eval_loss on the validation rows of stage task: 3.21, of 3.21 to 3.27"""
+    """The same as a sentence. Example: "seed 2 has the lowest eval_loss on the validation rows of stage task: 3.21, of 3.21 to 3.27" """
 
 
 class Artifact(ApiModel):
