@@ -96,7 +96,7 @@ CONFIGURATIONS: Final[dict[str, Document]] = {
         ],
         "evaluation": {**suite("supervised", "loss"), "baseline": False},
     },
-    "supervised, LoRA, and QLoRA stacked on it: accumulation at unequal lengths, evaluations of a base in nf4": {
+    "supervised, LoRA: QLoRA stacked on it, accumulation at unequal lengths, evaluations": {
         "model": LLAMA,
         "stages": [
             stage("first", "supervised", LORA, {"gradientAccumulationSteps": 4, "maxSteps": 10}, handOver="stack"),
