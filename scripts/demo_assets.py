@@ -22,7 +22,9 @@ from scripts import demo_wordnet
 ROOT = Path(__file__).parent.parent
 LOCK = ROOT / "requirements-assets.lock"
 DIGESTS = Path(__file__).parent / "demo_digests.json"
-RECIPE = 1
+WRITTEN = ROOT / "examples/data"
+"""Rows that were written for an example, and are taken as they are."""
+RECIPE = 2
 """Raised with every change of what is made here, so that an older folder is not taken for the present one."""
 
 KNOWLEDGE_CHUNKS = 48
@@ -94,6 +96,8 @@ def write_data(wordnet: Path, folder: Path) -> None:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (folder / name).write_text(text, encoding="utf-8")
     shutil.copyfile(wordnet / "LICENSE", folder / "LICENSE.wordnet")
+    for tickets in WRITTEN.glob("*.jsonl"):
+        shutil.copyfile(tickets, folder / tickets.name)
 
 
 def knowledge_rows() -> list[demo_wordnet.Row]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from scripts.demo_assets import ROOT
+from scripts.demo_assets import ROOT, WRITTEN
 from scripts.demo_wordnet import ANIMAL, PLANT, Noun, Row, chat_row, class_row, domain_row, task_row
 from tests.tiny import make_tiny_bert, make_tiny_llama
 
@@ -57,6 +58,8 @@ def make_tiny_demo(folder: Path) -> Path:
     (folder / "data").mkdir()
     for name, rows in files.items():
         (folder / f"data/{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for tickets in WRITTEN.glob("*.jsonl"):
+        shutil.copyfile(tickets, folder / "data" / tickets.name)
     return folder
 
 
