@@ -90,7 +90,7 @@ def _sections() -> Iterator[str]:
             "",
             about(row),
             "",
-            f"Rates, batches and warm-up: {row.source}.",
+            f"Rates, rows of a step, warm-up: {row.source}.",
             f"Example: [`examples/method-{method.lower()}.yaml`](../examples/method-{method.lower()}.yaml).",
         )
         if row.options is not None:

@@ -68,13 +68,13 @@ class Row:
     learning_rate: float
     """The default."""
     usual: tuple[float, float]
-    """Rates outside are warned of: ten to thirty times around what is in use."""
+    """Rates outside are warned of: wide around what is in use."""
     batch: int
     """Rows of an optimizer step, where a stage says nothing of batches."""
     warmup: float
     """The default share of the steps in which the rate rises."""
     source: str
-    """Who uses such rates, batches and warm-ups."""
+    """Who uses what, as far as it was looked up: a sentence for people."""
     adapter: bool = False
     """Whether it leaves the base alone and can be published as an adapter."""
     exact: bool = False

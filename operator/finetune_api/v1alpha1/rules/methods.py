@@ -69,7 +69,7 @@ def _unusual(method: str, row: Row) -> Iterator[Rule]:
     (low, high), (fewest, most) = row.usual, row.usual_batch
     warmup = f"it.?warmupSteps.orValue(0) <= it.?maxSteps.orValue({_ENDLESS}) * {USUAL_WARMUP}"
     for field, holds, usual in (
-        ("learningRate", f"!has({rate}) || ({rate} >= {low:.0e} && {rate} <= {high:.0e})", f"rates between {low:.0e} and {high:.0e}"),
+        ("learningRate", f"!has({rate}) || ({rate} >= {low:.0e} && {rate} <= {high:.0e})", f"rates from {low:.0e} to {high:.0e}"),
         ("perDeviceTrainBatchSize", f"!({said}) || ({rows} >= {fewest} && {rows} <= {most})", f"{fewest} to {most} rows an optimizer step"),
         ("warmupRatio", f"it.?warmupRatio.orValue(0) <= {USUAL_WARMUP}", f"shares up to {USUAL_WARMUP}"),
         ("warmupSteps", warmup, f"shares of maxSteps up to {USUAL_WARMUP}"),
@@ -80,7 +80,7 @@ def _unusual(method: str, row: Row) -> Iterator[Rule]:
             field=field,
             holds=f"self.method.type != '{method}' || {holds}",
             message=f"far outside what is usual for {method}",
-            instead=f"{usual} are usual: {row.source}; keep it if you mean it",
+            instead=f"{usual} pass unwarned ({row.source}); keep it if you mean it",
             warning=True,
         )
 
