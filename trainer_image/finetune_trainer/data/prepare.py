@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune_api.wire import Activity, TrainerConfig
+from finetune_trainer.backends import needed
 from finetune_trainer.data.build import Builder, Progress, size
 from finetune_trainer.data.cache import PartCache
 from finetune_trainer.data.hashes import FileHashes, combined
@@ -29,6 +30,7 @@ from finetune_trainer.data.summary import Summary
 from finetune_trainer.data.tasks import tasks
 from finetune_trainer.engine.order import stage_order
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.lean import lean_imports
 from finetune_trainer.progress import Reporter
 from finetune_trainer.run_folder import RunFolder
 from finetune_trainer.tokenizer import Padding, end_tokens, fingerprint, load_with_padding
@@ -146,8 +148,9 @@ def _check_methods(
     looking costs seconds."""
     if not any(stage.method.asks_the_model for stage in config.spec.stages):
         return
-    from finetune_trainer.engine.precision import training_device
-    from finetune_trainer.modeling.sketch import machine_problems, method_problems  # imports torch and the architectures
+    with lean_imports(needed(config.spec.stages)):
+        from finetune_trainer.engine.precision import training_device
+        from finetune_trainer.modeling.sketch import machine_problems, method_problems  # imports torch, the architectures and PEFT
 
     lengths = {
         stage.name: stage_order(stage, prepared[stage.name], config.spec.data_seed).length(stage.training)
