@@ -7,7 +7,7 @@ from typing import Any, Final
 Document = dict[str, Any]
 
 LORA: Final[Document] = {"type": "lora", "lora": {"r": 4, "alpha": 8, "dropout": 0.1}}
-EVA: Final = {"type": "lora", "lora": {**LORA["lora"], "initialization": "eva", "initializationRows": 16, "layersToTransform": [28, 29]}}
+EVA: Final = {"type": "lora", "lora": {**LORA["lora"], "initialization": "eva", "initializationRows": 16, "layersToTransform": [0, 1]}}
 QLORA: Final = {"type": "qlora", "qlora": {"r": 4, "alpha": 8, "dropout": 0.1}}
 FULL: Final = {"type": "full"}
 DATA: Final = {
