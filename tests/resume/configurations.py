@@ -64,7 +64,7 @@ CONFIGURATIONS: Final[dict[str, Document]] = {
         ],
         "evaluation": {**suite("causalLanguageModeling", "loss"), "baseline": True},
     },
-    "causal language modelling, LoRA with dropout, a share of it merged before a supervised stage from EVA": {
+    "causal language modelling, LoRA: a share of it merged, then EVA": {
         "model": LLAMA,
         "stages": [
             stage("domain", "causalLanguageModeling", LORA, {"groupByLength": True}, handOver="merge", handOverScaleBy="validation"),

@@ -18,7 +18,7 @@ from finetune_trainer.checkpoint import manifest
 from finetune_trainer.checkpoint.files import record
 from tests.resume.runs import Prepared, differing, digests, forked, log_of, prepare
 
-DROPOUT = "causal language modelling, LoRA with dropout, a share of it merged before a supervised stage from EVA"
+DROPOUT = "causal language modelling, LoRA: a share of it merged, then EVA"
 EARLY_STOPPING = "supervised, full: early stopping, the best weights"
 STEPS = {DROPOUT: 4, EARLY_STOPPING: 24}
 """Where the run goes on from, in its last stage: a third of it; and where one evaluation without improvement was seen, of two that end the stage."""
