@@ -78,6 +78,8 @@ def uris(spec: FineTuneJobSpec) -> Sequence[str]:
         found += [source.uri for source in stage.data.train]
         if stage.data.validation and stage.data.validation.uri:
             found.append(stage.data.validation.uri)
+        if stage.training.classifier:
+            found.append(stage.training.classifier.uri)
     return [*found, spec.output.uri] if spec.output.uri else found
 
 
@@ -88,4 +90,6 @@ def credentials(spec: FineTuneJobSpec) -> set[str]:
         found += [source.credentials for source in stage.data.train]
         if stage.data.validation:
             found.append(stage.data.validation.credentials)
+        if stage.training.classifier:
+            found.append(stage.training.classifier.credentials)
     return {name for name in found if name is not None}

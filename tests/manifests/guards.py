@@ -28,6 +28,9 @@ PROMPT: Final = edited(
         "spec.stages[1].method": {"type": "promptTuning"},
     },
 )
+STOP: Final = "spec.stages[1].training.earlyStopping"
+SUPERVISED: Final = {"spec.stages[1].data.validation": {"fraction": 0.1}, "spec.stages[1].evalSteps": 5}
+JUDGED: Final = {"metric": "eval_instruction_following", "classifier": {"uri": "file://answers"}}
 IA3: Final = edited(JOB, {"spec.stages[0].method": {"type": "ia3"}})
 
 
@@ -106,6 +109,32 @@ GUARDS: Final = (
         "spec.stages[0].training.earlyStopping.metric",
         "eval_perplexity, eval_token_accuracy for the others",
     ),
+    Broken(
+        "an Instruction Following Score of a text",
+        {**VALIDATION, "spec.stages[0].training.earlyStopping": JUDGED},
+        "spec.stages[0].training.earlyStopping.metric",
+        "or eval_instruction_following for supervised",
+    ),
+    Broken(
+        "an Instruction Following Score that nobody judges",
+        {**SUPERVISED, STOP: {"metric": "eval_instruction_following"}},
+        f"{STOP}.metric",
+        "add classifier: {uri: …, label: …}",
+    ),
+    *(
+        Broken(f"{field} for a loss", {**SUPERVISED, STOP: {field: value}}, f"{STOP}.{field}", "write metric: eval_instruction_following")
+        for field, value in (("classifier", {"uri": "file://answers"}), ("prompts", 8), ("maxNewTokens", 8))
+    ),
+    *(
+        Broken(f"a classifier {name}", {**SUPERVISED, STOP: {**JUDGED, "classifier": classifier}}, f"{STOP}.classifier.{field}", says)
+        for name, classifier, field, says in (
+            ("of another kind", {"uri": "s3://x"}, "uri", "write file://PATH, pvc://CLAIM/PATH or hf://OWNER/NAME"),
+            ("without an owner", {"uri": "hf://x"}, "uri", "the owner is missing"),
+            ("outside of its claim", {"uri": "pvc://models/../x"}, "uri", "write the path without '..'"),
+            ("of a folder's revision", {"uri": "pvc://models/x", "revision": "main"}, "revision", "only a repository of the hub"),
+            ("with a folder's token", {"uri": "pvc://models/x", "credentials": "hf"}, "credentials", "credentials are for the hub only"),
+        )
+    ),
     *(
         _broken(f"{field} for {guard['type']}", {**guard, field: value}, f".{field}", f"leave {field} out; it is for")
         for guard, field, value in (
@@ -134,6 +163,13 @@ GUARDED: Final[dict[str, Document]] = {
         JOB, {"spec.stages[0].data.augmentation": [{"type": "typos"}, {"type": "case", "copies": 2, "probability": 0.5}]}
     ),
     "early stopping by perplexity": edited(JOB, {**VALIDATION, "spec.stages[0].training.earlyStopping": {"metric": "eval_perplexity"}}),
+    "early stopping by the Instruction Following Score": edited(
+        JOB,
+        {
+            **SUPERVISED,
+            STOP: {**JUDGED, "prompts": 16, "maxNewTokens": 32, "classifier": {"uri": "hf://a/b", "revision": "main", "label": "response"}},
+        },
+    ),
     "dann by a domain": edited(JOB, {AT: [DANN], DOMAIN: "site"}),
     "dann by a domain and a confounder": edited(JOB, {AT: [DANN], DOMAIN: "site", CONFOUNDER: "year"}),
     "dann by a confounder": edited(JOB, {AT: [DANN], CONFOUNDER: "year"}),

@@ -9,12 +9,13 @@ from finetune_api.wire import Activity
 from finetune_trainer import handover, holding_back, outcome
 from finetune_trainer.arms import RESOLVED
 from finetune_trainer.checkpoint.lineage import stage_index
+from finetune_trainer.engine.precision import autocast
 from finetune_trainer.engine.stage import make_collator
 from finetune_trainer.engine.validation import Aborted
 from finetune_trainer.errors import Stopped
 from finetune_trainer.modeling.stage_model import StageModel
 from finetune_trainer.modeling.start import Start, Tensors
-from finetune_trainer.work import Work, autocast
+from finetune_trainer.work import Work
 
 
 def handed_over(work: Work, key: str, model: StageModel) -> Start:

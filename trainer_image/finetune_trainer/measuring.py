@@ -15,18 +15,24 @@ import torch
 from finetune_api.v1alpha1.evaluation import Suite
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
 from finetune_api.v1alpha1.stage import HandOver, Stage
+from finetune_api.v1alpha1.training import CLASSIFIER
 from finetune_trainer.checkpoint.journal import Event
-from finetune_trainer.engine.precision import Precision
+from finetune_trainer.data.classifiers import answer_index
+from finetune_trainer.data.models import length_limits
+from finetune_trainer.engine.precision import Precision, autocast
 from finetune_trainer.evaluation import results
+from finetune_trainer.evaluation.instruction_following import InstructionFollowing, Judge
 from finetune_trainer.evaluation.point import Head as MeasuredBy
 from finetune_trainer.evaluation.point import Setting, measure_point
 from finetune_trainer.handover import hand_over
 from finetune_trainer.modeling.base import load_plain
+from finetune_trainer.modeling.classifier import load_classifier
 from finetune_trainer.modeling.plain import inner_model
 from finetune_trainer.modeling.quantised import known
 from finetune_trainer.modeling.stage_model import StageModel, added_ids
 from finetune_trainer.modeling.start import HEADS, Head, Start
-from finetune_trainer.work import Work, autocast
+from finetune_trainer.tokenizer import own_tokenizer
+from finetune_trainer.work import Work
 from finetune_trainer.workload import measure_part
 
 LANGUAGE_HEADS = {Head.CAUSAL: "causal language-modelling", Head.MASKED: "masked language-modelling"}
@@ -81,6 +87,24 @@ class Heads:
         if self.own is not None:
             note = "measured with the head that an earlier stage left" if head in start.heads else "measured with the base model's own head"
         return MeasuredBy(plain.model.to(self.device), labels=start.labels if head is Head.CLASSIFICATION else None, note=note)
+
+
+def following(work: Work, stage: Stage, model: StageModel) -> InstructionFollowing | None:
+    """What measures the Instruction Following Score of a stage that may stop by it; the classifier stays on the device while it trains."""
+    rule, rows = stage.training.early_stopping, work.prepared.stages[stage.name].validation
+    if rule is None or rule.classifier is None or rows is None:
+        return None
+    folder, where = work.prepared.classifiers[stage.name], f"stage {stage.name}, {CLASSIFIER}"
+    judge = Judge(
+        load_classifier(folder, where=where).to(work.device),
+        own_tokenizer(folder, where=where),
+        answer_index(folder, rule.classifier, where=where),
+        length_limits(folder).advised,
+        work.device,
+    )
+    return InstructionFollowing(
+        judge, work.tokenizer, rows, rule, work.prepared.end_tokens, model.precision, work.device, stage.training.eval_rows
+    )
 
 
 def folded_model(model: StageModel, tokenizer: Any) -> Any:

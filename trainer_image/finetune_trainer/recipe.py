@@ -42,7 +42,7 @@ from finetune_trainer.evaluation.suites import suite_seed
 from finetune_trainer.export.verify import Probe
 from finetune_trainer.guards.registry import guards_of
 from finetune_trainer.handing_over import handed_over
-from finetune_trainer.measuring import base_heads, measure, stage_heads
+from finetune_trainer.measuring import base_heads, following, measure, stage_heads
 from finetune_trainer.modeling.stage_model import StageModel
 from finetune_trainer.progress import Reporter
 from finetune_trainer.work import Work, between_parts, build, committing, in_arm, open_run, resume_point
@@ -149,6 +149,7 @@ def run_stage(work: Work, key: str, stage: Stage, model: StageModel, committer: 
         reporter=work.progress,
         stop=work.stop,
         guards=guards_of(model, tokenizer=work.tokenizer, seed=work.seed(index)),
+        following=following(work, stage, model),
     )
     summary = model.summary()
     if quantization_of(stage) is not None:

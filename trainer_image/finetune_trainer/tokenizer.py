@@ -41,8 +41,7 @@ def load_tokenizer(folder: Path, spec: FineTuneJobSpec) -> PreTrainedTokenizerFa
 
 def load_with_padding(folder: Path, spec: FineTuneJobSpec) -> tuple[PreTrainedTokenizerFast, Padding]:
     """As load_tokenizer, with the reason for the pad token."""
-    tokenizer = _load(folder)
-    _check_vocabulary(tokenizer, vocabulary_size(folder))
+    tokenizer = own_tokenizer(folder)
     if spec.model.chat_template is not None:
         tokenizer.chat_template = spec.model.chat_template
     if spec.tokenizer.add_tokens:
@@ -123,7 +122,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def _load(folder: Path) -> PreTrainedTokenizerFast:
+def own_tokenizer(folder: Path, *, where: str = "spec.model.uri") -> PreTrainedTokenizerFast:
+    """A model's tokenizer as it stands, but that it neither pads nor truncates. `where`: the model's field of the manifest, for messages.
+
+    Raises TrainerError (ModelUnsupported).
+    """
     place, arguments = gguf_arguments(folder)
     try:
         if (place / "tokenizer.json").is_file() and not arguments:
@@ -139,21 +142,22 @@ def _load(folder: Path) -> PreTrainedTokenizerFast:
         raise TrainerError(
             Reason.MODEL_UNSUPPORTED,
             f"transformers can't load the tokenizer in {place}: {str(error).strip().splitlines()[0] if str(error) else error!r}",
-            where="spec.model.uri",
+            where=where,
         ) from error
     if not tokenizer.is_fast:
         raise TrainerError(
             Reason.MODEL_UNSUPPORTED,
             f"{type(tokenizer).__name__} has no fast form; save the model with a tokenizer.json first",
-            where="spec.model.uri",
+            where=where,
         )
     # A limit or padding that is baked into tokenizer.json would cut rows without a word.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
+    _check_vocabulary(tokenizer, vocabulary_size(folder), where)
     return tokenizer
 
 
-def _check_vocabulary(tokenizer: PreTrainedTokenizerFast, rows: int | None) -> None:
+def _check_vocabulary(tokenizer: PreTrainedTokenizerFast, rows: int | None, where: str) -> None:
     if rows is None:
         return
     beyond = sorted((index, token) for token, index in tokenizer.get_vocab().items() if index >= rows)
@@ -163,6 +167,6 @@ def _check_vocabulary(tokenizer: PreTrainedTokenizerFast, rows: int | None) -> N
             Reason.MODEL_UNSUPPORTED,
             f"the tokenizer has {len(beyond)} token(s) without an embedding: {token!r} has the id {index}, the model has {rows} rows "
             "(vocab_size in config.json)",
-            where="spec.model.uri",
+            where=where,
             hint="Use the tokenizer that belongs to this model: put its tokenizer files into the model's folder.",
         )

@@ -173,11 +173,6 @@ def committing(work: Work, stage: Stage) -> Iterator[Committer]:
         committer.close()
 
 
-def autocast(precision: Precision, device: torch.device) -> Any:
-    """The context that a stage computes in."""
-    return torch.autocast(device.type, dtype=precision.autocast or torch.bfloat16, enabled=precision.autocast is not None)
-
-
 def between_parts(work: Work) -> None:
     """Answer a signal where nothing is half done, and give way to a later start."""
     if work.stop.requested:

@@ -250,7 +250,7 @@ class Provenance(ApiModel):
     model_revision: Short | None = None
     """Commit of the base model, or the hash of its files. Example: 12fd25f77366fa6b3b4b768ec3050bf629380bac"""
     dataset_hashes: Annotated[dict[str, Short], Field(max_length=c.MAX_SOURCES)] = {}
-    """SHA-256 of each source's content, by URI. Example: {pvc://data/train.jsonl: fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9}"""
+    """SHA-256 of each source's content, and of a classifier's files, by URI. Example: {pvc://data/train.jsonl: fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9}"""
     image_digest: Short | None = None
     """The trainer image. Example: sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"""
     config_hash: Short | None = None

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from finetune_api.base import ApiModel
+from finetune_api.v1alpha1.types import Name, Revision, Uri
 
 
 class Optimizer(StrEnum):
@@ -40,6 +41,7 @@ class EarlyStoppingMetric(StrEnum):
     RECALL_WEIGHTED = "eval_recall_weighted"
     F1 = "eval_f1_macro"
     F1_WEIGHTED = "eval_f1_weighted"
+    INSTRUCTION_FOLLOWING = "eval_instruction_following"
 
 
 CLASS_METRICS: Final = (
@@ -59,13 +61,52 @@ DEFAULT_ROWS: Final = 8
 """Rows of a batch where nothing is said: what fits into little memory."""
 
 
+CLASSIFIER: Final = "training.earlyStopping.classifier"
+"""Where a stage names what judges its answers."""
+DEFAULT_PROMPTS: Final = 32
+DEFAULT_ANSWER_TOKENS: Final = 64
+DEFAULT_ANSWER_LABEL: Final = "answer"
+
+
+class Classifier(ApiModel):
+    uri: Uri
+    """A trained sequence classifier that tells answers from mere continuations: a folder (`file://`, `pvc://CLAIM/path`) or `hf://OWNER/NAME`. Safetensors only, no remote code. Example: pvc://models/answers"""
+    revision: Revision | None = None
+    """Commit, tag or branch of an `hf://` repository. Default: the newest commit, resolved once. Example: main"""
+    credentials: Name | None = None
+    """The name, in spec.references.secrets, of the Secret with a token for the hub. Default: none. Example: hf"""
+    label: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """The label, of those in its config.json, that means an answer. Default: answer. Example: response"""
+
+    @property
+    def answer(self) -> str:
+        """The label that means an answer."""
+        return self.label or DEFAULT_ANSWER_LABEL
+
+
 class EarlyStopping(ApiModel):
     metric: Annotated[EarlyStoppingMetric, Field(strict=False)] = EarlyStoppingMetric.LOSS
-    """The validation metric: eval_loss; for classification also eval_accuracy, and eval_precision, eval_recall or eval_f1 with _macro or _weighted behind it; for the others eval_perplexity or eval_token_accuracy. Default: eval_loss. Example: eval_loss"""
+    """The validation metric: eval_loss; for classification also eval_accuracy, and eval_precision, eval_recall or eval_f1 with _macro or _weighted behind it; for the others eval_perplexity or eval_token_accuracy; for supervised eval_instruction_following too. Default: eval_loss. Example: eval_loss"""
     patience: Annotated[int, Field(ge=1, le=1000)] = 3
     """Evaluations without improvement before the stage ends. Default: 3. Example: 3"""
     threshold: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """The least change, in the metric's own unit, that counts as an improvement. Default: 0. Example: 0.001"""
+    classifier: Classifier | None = None
+    """What judges the answers (eval_instruction_following only, which needs it; arXiv 2307.03692). Default: none. Example: {uri: pvc://models/answers, label: answer}"""
+    prompts: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Validation prompts that are answered at each measurement, the same each time (with classifier only). Default: 32. Example: 64"""
+    max_new_tokens: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Tokens of an answer at most (with classifier only). Default: 64. Example: 128"""
+
+    @property
+    def asked(self) -> int:
+        """Prompts that are answered at each measurement, at most."""
+        return self.prompts or DEFAULT_PROMPTS
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens of an answer, at most."""
+        return self.max_new_tokens or DEFAULT_ANSWER_TOKENS
 
 
 class Training(ApiModel):
@@ -121,6 +162,11 @@ class Training(ApiModel):
     """Share of tokens that are masked (maskedLanguageModeling only). Default: 0.15. Example: 0.15"""
     logging_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     """Steps between two points of the loss curve. Default: 10. Example: 10"""
+
+    @property
+    def classifier(self) -> Classifier | None:
+        """What judges the answers, where early stopping asks for them."""
+        return self.early_stopping.classifier if self.early_stopping else None
 
     @property
     def batch_rows(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from finetune_api import constants as c
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
 from finetune_api.v1alpha1.runtime import AccessMode, ClusterFineTuneRuntimeSpec
+from finetune_api.v1alpha1.training import CLASSIFIER
 from finetune_operator.model import Manifest
 from finetune_operator.names import claim_name
 
@@ -34,6 +35,8 @@ def uris(job: FineTuneJob) -> Iterator[tuple[str, str]]:
             yield f"spec.stages[{index}].data.train[{number}].uri", source.uri
         if stage.data.validation is not None and stage.data.validation.uri is not None:
             yield f"spec.stages[{index}].data.validation.uri", stage.data.validation.uri
+        if stage.training.classifier is not None:
+            yield f"spec.stages[{index}].{CLASSIFIER}.uri", stage.training.classifier.uri
     for index, suite in enumerate(spec.evaluation.suites):
         yield f"spec.evaluation.suites[{index}].data.uri", suite.data.uri
     if spec.output.uri is not None:
@@ -69,6 +72,8 @@ def credentials(job: FineTuneJob) -> Iterator[tuple[str, str]]:
         fields += [(f"spec.stages[{index}].data.train[{number}]", source.credentials) for number, source in enumerate(stage.data.train)]
         if stage.data.validation is not None:
             fields.append((f"spec.stages[{index}].data.validation", stage.data.validation.credentials))
+        if stage.training.classifier is not None:
+            fields.append((f"spec.stages[{index}].{CLASSIFIER}", stage.training.classifier.credentials))
     fields += [(f"spec.evaluation.suites[{index}].data", suite.data.credentials) for index, suite in enumerate(spec.evaluation.suites)]
     return ((f"{path}.credentials", name) for path, name in fields if name is not None)
 

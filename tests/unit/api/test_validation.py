@@ -17,6 +17,7 @@ from finetune_api.schema import models
 from finetune_api.shape import FORMS
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
 from finetune_api.v1alpha1.runtime import ClusterFineTuneRuntime
+from finetune_api.v1alpha1.training import CLASSIFIER
 from finetune_api.validation import load_problems, validate
 from tests.builders import edited, job, stage, suite
 from tests.manifests import VALID
@@ -199,8 +200,16 @@ def test_needs_neither_torch_nor_yaml() -> None:
     ],
 )
 def test_a_secret_that_only_the_runtime_can_give_is_warned_of(place: str, fields: dict[str, str], path: str) -> None:
-    edits = {"spec.references.secrets": [{"name": "hub-token", "secretName": "x"}], place: {**fields, "credentials": "hub-tokn"}}
-    found, (problem,) = validate(edited(VALID["two stages with suites and gates"], edits))
+    warned_of({place: {**fields, "credentials": "hub-tokn"}}, path, "two stages with suites and gates")
+
+
+def test_a_classifier_s_secret_is_warned_of_too() -> None:
+    path = f"spec.stages[1].{CLASSIFIER}.credentials"
+    warned_of({path: "hub-tokn"}, path, "early stopping by the Instruction Following Score")
+
+
+def warned_of(edits: dict[str, Any], path: str, name: str) -> None:
+    found, (problem,) = validate(edited(VALID[name], {"spec.references.secrets": [{"name": "hub-token", "secretName": "x"}], **edits}))
     assert found is not None
     assert (problem.path, problem.severity) == (path, Severity.WARNING)
     assert "names no Secret of this job" in problem.message

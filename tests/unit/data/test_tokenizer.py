@@ -115,7 +115,7 @@ def test_end_tokens_are_the_tokenizers_and_those_of_the_generation_config(llama:
 
 def test_loading_needs_no_torch(tiny_llama: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from finetune_trainer.tokenizer import _load; "
-        f"_load(Path({str(tiny_llama)!r})); assert 'torch' not in sys.modules"
+        "import sys; from pathlib import Path; from finetune_trainer.tokenizer import own_tokenizer; "
+        f"own_tokenizer(Path({str(tiny_llama)!r})); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -16,6 +16,21 @@ def message(world: World) -> str:
     return str(next(each["message"] for each in world.status["conditions"] if each["type"] == "Accepted"))
 
 
+CLASSIFIER = "spec.stages[0].training.earlyStopping.classifier"
+
+
+def judged(uri: str, **more: str) -> dict[str, Any]:
+    """Edits of the one stage, so that it stops by the Instruction Following Score."""
+    rule = {"metric": "eval_instruction_following", "classifier": {"uri": uri, **more}}
+    at = "spec__stages[0]"
+    return {
+        f"{at}__objective": "supervised",
+        f"{at}__data__validation": {"fraction": 0.1},
+        f"{at}__evalSteps": 5,
+        f"{at}__training": {"earlyStopping": rule},
+    }
+
+
 @pytest.mark.parametrize(
     ("edits", "spec", "words"),
     [
@@ -27,6 +42,9 @@ def message(world: World) -> str:
             {},
             "spec.model.credentials: hub names no Secret of this job or its runtime (there is none)",
         ),
+        (judged("file://./answers"), {}, f"{CLASSIFIER}.uri: file://./answers: there is no such folder on a cluster"),
+        (judged("pvc://models/answers"), {}, f"{CLASSIFIER}.uri: pvc://models/answers names no claim of this job or its runtime (data)"),
+        (judged("hf://a/b", credentials="hub"), {}, f"{CLASSIFIER}.credentials: hub names no Secret of this job or its runtime"),
         ({"spec__seed": "7"}, {}, "spec.seed"),
         ({"metadata__name": "with.dot"}, {}, "metadata.name"),
         ({"spec__output": {"retain": "Never"}}, {}, "spec.output.retain: Never deletes the artifacts"),
@@ -52,6 +70,7 @@ def test_refused(edits: dict[str, Any], spec: dict[str, Any], words: str) -> Non
     ("edits", "spec"),
     [
         ({"spec__model__uri": "pvc://shared/m"}, {"claims": [{"name": "shared", "claimName": "s", "readOnly": True}]}),
+        (judged("pvc://shared/answers"), {"claims": [{"name": "shared", "claimName": "s", "readOnly": True}]}),
         ({"spec__output": {"retain": "Never"}}, {"storage": {"claimTemplate": {"size": "1Gi"}}}),
         ({"spec__model": {"uri": "hf://a/b", "credentials": "hub"}}, {"secrets": [{"name": "hub", "secretName": "hub-token"}]}),
     ],

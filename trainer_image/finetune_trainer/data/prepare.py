@@ -20,11 +20,12 @@ from finetune_api.wire import Activity, TrainerConfig
 from finetune_trainer.backends import needed
 from finetune_trainer.data.build import Builder, Progress, size
 from finetune_trainer.data.cache import PartCache
+from finetune_trainer.data.classifiers import locate_classifier, wanted
 from finetune_trainer.data.hashes import FileHashes, combined
 from finetune_trainer.data.models import UNLIMITED, Limits, LocatedModel, length_limits, locate_model, model_files
 from finetune_trainer.data.prepared import PreparedStage, read_report
 from finetune_trainer.data.problems import Problems
-from finetune_trainer.data.report import VERSION, ModelReport, PrepareReport, TokenizerReport
+from finetune_trainer.data.report import VERSION, ClassifierReport, ModelReport, PrepareReport, TokenizerReport
 from finetune_trainer.data.sources import Located, locate
 from finetune_trainer.data.summary import Summary
 from finetune_trainer.data.tasks import tasks
@@ -72,19 +73,25 @@ def prepare(
 
 @dataclass
 class _Found:
-    """The model, and the files of every source by the field that names it."""
+    """The model, and the files of every source and the folder of every classifier by the field that names it."""
 
     model: LocatedModel
     sources: dict[str, Located]
+    classifiers: dict[str, LocatedModel]
 
 
 def _find(config: TrainerConfig, previous: PrepareReport | None, problems: Problems) -> _Found:
     """Look for everything, whatever is missing. A branch of the hub stays at the commit that this run's first start resolved it to."""
-    known, found = _revisions(previous), _Found(LocatedModel(Path(), None), {})
+    known, found = _revisions(previous), _Found(LocatedModel(Path(), None), {}, {})
     try:
         found.model = locate_model(config, revision=known.get("spec.model"))
     except TrainerError as error:
         problems.add_error(error)
+    for where, named in wanted(config.spec).items():
+        try:
+            found.classifiers[where] = locate_classifier(named.classifier, config=config, where=where, revision=known.get(where))
+        except TrainerError as error:
+            problems.add_error(error)
     for task in tasks(config.spec, UNLIMITED).every:
         source = task.source
         try:
@@ -123,6 +130,7 @@ def _prepare(
     built = {task.where: builder.build(task, found.sources[task.where]) for task in wanted}
     sources = {where: source for where, source in built.items() if source is not None}
     summary = Summary(config.spec, every, sources, inapplicable, folder, problems).run()
+    _check_classifiers(found, problems)
     _check_methods(config, found.model.path, tokenizer, summary.prepared, problems)
     if tokenizer.eos_token is None:
         summary.warnings.append("the tokenizer has no end token: documents don't end with one")
@@ -132,6 +140,7 @@ def _prepare(
         inputs=_inputs(config, found, hashes.sha256) or "",
         model=_model_report(config, found, limits, hashes),
         tokenizer=_tokenizer_report(tokenizer, padding, digest, saved, ends),
+        classifiers=_classifier_reports(config, found, hashes),
         stages=summary.stages,
         suites=summary.suites,
         leaks=summary.leaks,
@@ -162,6 +171,19 @@ def _check_methods(
         problems.add_error(error)
 
 
+def _check_classifiers(found: _Found, problems: Problems) -> None:
+    """Ask the names of their tensors whether a head was trained; only where there are any, since looking costs seconds."""
+    if not found.classifiers:
+        return
+    from finetune_trainer.modeling.classifier import check_head  # imports torch and the architectures
+
+    for where, classifier in found.classifiers.items():
+        try:
+            check_head(classifier.path, where=f"{where}.uri")
+        except TrainerError as error:
+            problems.add_error(error)
+
+
 def _whole(previous: PrepareReport, folder: RunFolder, cache: PartCache) -> bool:
     """Whether everything that an earlier report names is still there."""
     if previous.error_count or previous.tokenizer is None or not (folder.prepared / previous.tokenizer.folder).is_dir():
@@ -174,6 +196,7 @@ def _revisions(previous: PrepareReport | None) -> dict[str, str]:
     if previous is None:
         return {}
     known = {source.field: source.revision for source in previous.sources() if source.revision is not None}
+    known |= {classifier.field: classifier.commit for classifier in previous.classifiers if classifier.commit is not None}
     if previous.model is not None and previous.model.commit is not None:
         known["spec.model"] = previous.model.commit
     return known
@@ -181,7 +204,11 @@ def _revisions(previous: PrepareReport | None) -> dict[str, str]:
 
 def _inputs(config: TrainerConfig, found: _Found, sha256: Callable[[Path], str | None]) -> str | None:
     """A hash over everything that the result was made from; None where a file's hash isn't known."""
-    files = [*model_files(found.model.path), *(file for located in found.sources.values() for file in located.files)]
+    folders = [found.model.path, *(classifier.path for classifier in found.classifiers.values())]
+    files = [
+        *(file for folder in folders for file in model_files(folder)),
+        *(file for located in found.sources.values() for file in located.files),
+    ]
     hashes = [sha256(file) for file in files]
     if None in hashes:
         return None
@@ -192,6 +219,8 @@ def _inputs(config: TrainerConfig, found: _Found, sha256: Callable[[Path], str |
         "sources": {where: [located.format, located.names] for where, located in found.sources.items()},
         "hashes": hashes,
     }
+    if found.classifiers:
+        document["classifiers"] = {where: str(classifier.path) for where, classifier in found.classifiers.items()}
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
@@ -204,6 +233,20 @@ def _model_report(config: TrainerConfig, found: _Found, limits: Limits, hashes: 
         revision=model.revision or combined(hashes.sha256(file) for file in model_files(model.path)),
         max_length=limits.hard,
     )
+
+
+def _classifier_reports(config: TrainerConfig, found: _Found, hashes: FileHashes) -> list[ClassifierReport]:
+    return [
+        ClassifierReport(
+            stage=named.stage,
+            field=where,
+            uri=named.classifier.uri,
+            folder=str(found.classifiers[where].path),
+            commit=found.classifiers[where].revision,
+            sha256=combined(hashes.sha256(file) for file in model_files(found.classifiers[where].path)),
+        )
+        for where, named in wanted(config.spec).items()
+    ]
 
 
 def _tokenizer_report(tokenizer: PreTrainedTokenizerFast, padding: Padding, digest: str, saved: str, ends: list[int]) -> TokenizerReport:

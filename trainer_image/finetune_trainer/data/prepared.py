@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,9 @@ from finetune_api.v1alpha1.status import Provenance
 from finetune_api.wire import TrainerConfig
 from finetune_trainer.data import order, splits
 from finetune_trainer.data.cache import PartCache
+from finetune_trainer.data.classifiers import locate_classifier, wanted
 from finetune_trainer.data.models import locate_model
-from finetune_trainer.data.report import VERSION, ModelReport, PrepareReport, SourceReport, StageReport, SuiteReport
+from finetune_trainer.data.report import VERSION, ClassifierReport, ModelReport, PrepareReport, SourceReport, StageReport, SuiteReport
 from finetune_trainer.data.rows import Part, RowSet
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.run_folder import RunFolder
@@ -53,6 +54,8 @@ class Prepared:
     """Ids that end an answer."""
     provenance: Provenance
     report: PrepareReport
+    classifiers: Mapping[str, Path] = field(default_factory=dict)
+    """Folders of the classifiers that judge answers, by their stage."""
 
 
 def load_prepared(config: TrainerConfig) -> Prepared:
@@ -79,6 +82,7 @@ def load_prepared(config: TrainerConfig) -> Prepared:
             }
         ),
         report=report,
+        classifiers={one.stage: _classifier_folder(one, config) for one in report.classifiers},
     )
 
 
@@ -86,6 +90,12 @@ def _model_folder(model: ModelReport, config: TrainerConfig) -> Path:
     """Where it was found; on another machine it is found again, at the same commit."""
     folder = Path(model.folder)
     return folder if folder.exists() else locate_model(config, revision=model.commit).path
+
+
+def _classifier_folder(found: ClassifierReport, config: TrainerConfig) -> Path:
+    """As the model's."""
+    folder, named = Path(found.folder), wanted(config.spec)[found.field].classifier
+    return folder if folder.exists() else locate_classifier(named, config=config, where=found.field, revision=found.commit).path
 
 
 def open_stage(stage: StageReport, seed: int, folder: RunFolder) -> PreparedStage:
@@ -123,5 +133,6 @@ def open_part(source: SourceReport, folder: RunFolder, labels: list[str] | None)
 
 
 def dataset_hashes(report: PrepareReport) -> dict[str, str]:
-    """SHA-256 of each source's content, by URI."""
-    return {source.uri: source.sha256 for source in report.sources()}
+    """SHA-256 of each source's content, and of each classifier's, by URI."""
+    judges = {classifier.uri: classifier.sha256 for classifier in report.classifiers}
+    return judges | {source.uri: source.sha256 for source in report.sources()}

@@ -162,6 +162,20 @@ class ModelReport(WireModel):
     """The longest row that the model takes; None where it doesn't say."""
 
 
+class ClassifierReport(WireModel):
+    """A trained classifier that judges the answers of a stage."""
+
+    stage: str
+    field: str
+    """Where it stands in the manifest. Example: spec.stages[0].training.earlyStopping.classifier"""
+    uri: str
+    folder: str
+    commit: str | None = None
+    """What an hf:// classifier was resolved to."""
+    sha256: str
+    """Over the hashes of its files, in their order."""
+
+
 class PrepareReport(WireModel):
     version: int = VERSION
     config_hash: str = ""
@@ -169,6 +183,7 @@ class PrepareReport(WireModel):
     """What this was made from: while it is the same, nothing has to be prepared again."""
     model: ModelReport | None = None
     tokenizer: TokenizerReport | None = None
+    classifiers: list[ClassifierReport] = []
     stages: list[StageReport] = []
     suites: list[SuiteReport] = []
     leaks: list[Leak] = []

@@ -7,6 +7,7 @@ asked for as bf16 and rounded stochastically (`engine/rounding.py`). A frozen ba
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -84,3 +85,8 @@ def bf16_capable(device: torch.device) -> bool:
 def type_name(dtype: torch.dtype) -> str:
     """float32 for torch.float32."""
     return str(dtype).removeprefix("torch.")
+
+
+def autocast(precision: Precision, device: torch.device) -> Any:
+    """The context that a stage computes in."""
+    return torch.autocast(device.type, dtype=precision.autocast or torch.bfloat16, enabled=precision.autocast is not None)

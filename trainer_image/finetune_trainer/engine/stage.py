@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from finetune_api.v1alpha1.stage import HandOverWeights, Objective, Stage
+from finetune_api.v1alpha1.training import EarlyStoppingMetric
 from finetune_api.wire import Activity
 from finetune_trainer.checkpoint import state
 from finetune_trainer.checkpoint.epochs import CURVE, SAMPLES
@@ -36,6 +37,9 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.methods.base import Course, Length
 from finetune_trainer.methods.registry import method_of
 from finetune_trainer.progress import Reporter
+
+Following = Callable[[nn.Module, Callable[[], bool], Callable[[int, int], None]], float]
+"""Measures the share of answers of a model (`evaluation/instruction_following.py`): told whether to stop, it tells how many of how many prompts it has seen."""
 
 CAUSAL = (Objective.CAUSAL_LANGUAGE_MODELING, Objective.SUPERVISED)
 
@@ -90,12 +94,14 @@ def train_stage(
     reporter: Reporter,
     stop: StopFlag,
     guards: Sequence[Guard] = (),
+    following: Following | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> StageOutcome:
     """Train what requires gradients in `model`, and leave the weights to hand over in it.
 
     model: in the number types of `precision` already.     key: the stage's name in the run folder (`0-domain`). folder: this epoch's folder of the stage; samples.jsonl and curve.jsonl are
     appended there (the epoch has carried over what was committed). resume: a verified checkpoint of this stage, or None.
+    following: measures the Instruction Following Score beside the losses, where early stopping looks at it.
     Raises Stopped once a signal was answered by a commit, and TrainerError (LossDiverged, OutOfMemory, PackingUnsafe, InvalidSpec, …).
     """
     set_seed(seed)
@@ -112,7 +118,7 @@ def train_stage(
         committer=committer,
         samples=samples,
         curve=curve,
-        validate=_validator(stage, prepared, replace(collator, packing=None), device, reporter) if prepared.validation else None,
+        validate=_validator(stage, prepared, replace(collator, packing=None), device, reporter, following) if prepared.validation else None,
         resume=resume,
         reporter=reporter,
         stop=stop,
@@ -182,7 +188,7 @@ def _exact_collator(model: nn.Module, tokenizer: PreTrainedTokenizerBase, stage:
 
 
 def _validator(
-    stage: Stage, prepared: PreparedStage, collator: Collator, device: torch.device, reporter: Reporter
+    stage: Stage, prepared: PreparedStage, collator: Collator, device: torch.device, reporter: Reporter, following: Following | None
 ) -> Callable[[StageTrainer, Callable[[], bool]], dict[str, float]]:
     rows = prepared.validation
     assert rows is not None, "called only where there are validation rows"
@@ -195,7 +201,12 @@ def _validator(
         def seen(count: int) -> None:
             reporter.report(Activity.EVALUATE, stage=stage.name, suite="validation", done=count, total=len(rows), unit="rows")
 
+        def answered(count: int, total: int) -> None:
+            reporter.report(Activity.EVALUATE, stage=stage.name, suite="validation", done=count, total=total, unit="prompts")
+
         found = validate(trainer.model, rows, collator, batch_size=batch_size, device=device, should_stop=should_stop, on_rows=seen)
+        if following is not None:
+            found[EarlyStoppingMetric.INSTRUCTION_FOLLOWING.value] = following(trainer.model, should_stop, answered)
         return {name: value for name, value in found.items() if name in shown}
 
     return measure

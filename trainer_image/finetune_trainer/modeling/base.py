@@ -91,14 +91,14 @@ def load_plain(
     return Plain(model, head, frozenset(missing - restored))
 
 
-def load_config(model: Path) -> Any:
+def load_config(model: Path, *, where: str = SOURCE) -> Any:
     """The model's configuration, without remote code. Raises TrainerError(ModelUnsupported)."""
     place, arguments = gguf_arguments(model)
     try:
         return AutoConfig.from_pretrained(place, trust_remote_code=False, **arguments)
     except (ValueError, OSError, KeyError) as error:
         raise TrainerError(
-            Reason.MODEL_UNSUPPORTED, f"transformers can't read the configuration in {place}: {first_line(error)}", where=SOURCE
+            Reason.MODEL_UNSUPPORTED, f"transformers can't read the configuration in {place}: {first_line(error)}", where=where
         ) from error
 
 

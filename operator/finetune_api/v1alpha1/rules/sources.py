@@ -10,6 +10,7 @@ TRAIN: Final = "spec.stages[].data.train[]"
 VALIDATION: Final = "spec.stages[].data.validation"
 SUITE: Final = "spec.evaluation.suites[].data"
 MODEL: Final = "spec.model"
+CLASSIFIER: Final = "spec.stages[].training.earlyStopping.classifier"
 OUTPUT: Final = "spec.output"
 _FILE: Final = "file://."
 _CLAIM: Final = "pvc://[a-z0-9][-a-z0-9]*(/|$)"
@@ -78,11 +79,12 @@ _ROWS_FORM: Final = (
     "this names no rows",
     "file://PATH, pvc://CLAIM/PATH or hf://datasets/OWNER/NAME/PATH",
 )
+_MODEL_FORM: Final = (f"|hf://[^/]+$|hf://{_HUB}$", "this names no model", "file://PATH, pvc://CLAIM/PATH or hf://OWNER/NAME")
 
 RULES: Final = (
-    _form(MODEL, f"|hf://[^/]+$|hf://{_HUB}$", "this names no model", "file://PATH, pvc://CLAIM/PATH or hf://OWNER/NAME"),
+    *(_form(scope, *_MODEL_FORM) for scope in (MODEL, CLASSIFIER)),
     Rule(
-        scopes=(MODEL,),
+        scopes=(MODEL, CLASSIFIER),
         field="uri",
         holds="!has(self.uri) || !self.uri.matches('^hf://[^/]+$')",
         message="the owner is missing",
@@ -91,21 +93,21 @@ RULES: Final = (
     *(_form(scope, *_ROWS_FORM) for scope in (TRAIN, VALIDATION, SUITE)),
     _form(OUTPUT, "", "a result cannot be written there", "file://PATH or pvc://CLAIM/PATH"),
     Rule(
-        scopes=(MODEL, TRAIN, VALIDATION, SUITE),
+        scopes=(MODEL, CLASSIFIER, TRAIN, VALIDATION, SUITE),
         field="revision",
         holds="!has(self.revision) || (has(self.uri) && self.uri.startsWith('hf://'))",
         message="only a repository of the hub has revisions",
         instead="leave revision out, or write a uri that begins with hf://",
     ),
     Rule(
-        scopes=(MODEL, TRAIN, VALIDATION, SUITE),
+        scopes=(MODEL, CLASSIFIER, TRAIN, VALIDATION, SUITE),
         field="credentials",
         holds="!has(self.credentials) || (has(self.uri) && self.uri.startsWith('hf://'))",
         message="credentials are for the hub only",
         instead="leave credentials out, or write a uri that begins with hf://",
     ),
     Rule(
-        scopes=(MODEL, TRAIN, VALIDATION, SUITE, OUTPUT),
+        scopes=(MODEL, CLASSIFIER, TRAIN, VALIDATION, SUITE, OUTPUT),
         field="uri",
         holds="!has(self.uri) || self.uri.startsWith('file://') || !(self.uri.contains('/../') || self.uri.endsWith('/..'))",
         message="a path may not lead out of its claim or repository",
@@ -150,6 +152,7 @@ RULES: Final = (
     _rows("spec.stages[]", "data.validation", "data.columns")[-1],
     *_rows("spec.evaluation.suites[]", "data", "data.columns"),
     _known_secret("model"),
+    _known_secret("stages[].training.earlyStopping.classifier"),
     _known_secret("stages[].data.train[]"),
     _known_secret("stages[].data.validation"),
     _known_secret("evaluation.suites[].data"),

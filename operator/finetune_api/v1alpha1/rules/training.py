@@ -22,6 +22,19 @@ def _adam_only(field: str, default: str) -> Rule:
     )
 
 
+FOLLOWING: Final = EarlyStoppingMetric.INSTRUCTION_FOLLOWING
+
+
+def _judged_only(field: str) -> Rule:
+    return Rule(
+        scopes=(f"{TRAINING}.earlyStopping",),
+        field=field,
+        holds=f"!has(self.{field}) || self.?metric.orValue('eval_loss') == '{FOLLOWING}'",
+        message="only an Instruction Following Score asks the model for answers",
+        instead=f"leave {field} out, or write metric: {FOLLOWING}",
+    )
+
+
 def _metrics(names: Iterable[EarlyStoppingMetric]) -> str:
     return str([name.value for name in names])
 
@@ -94,10 +107,22 @@ RULES: Final = (
         scopes=(STAGE,),
         each="training.earlyStopping",
         field="metric",
-        holds=f"it.?metric.orValue('eval_loss') in (self.objective == 'classification' ? {_metrics(CLASS_METRICS)} : {_metrics(TOKEN_METRICS)})",
+        holds=f"it.?metric.orValue('eval_loss') in (self.objective == 'classification' ? {_metrics(CLASS_METRICS)} : {_metrics(TOKEN_METRICS)})"
+        f" || (self.objective == 'supervised' && it.?metric.orValue('eval_loss') == '{FOLLOWING}')",
         message="this objective has no such validation metric",
-        instead=f"write one of {', '.join(CLASS_METRICS)} for classification, one of {', '.join(TOKEN_METRICS)} for the others",
+        instead=f"write one of {', '.join(CLASS_METRICS)} for classification, one of {', '.join(TOKEN_METRICS)} for the others, "
+        f"or {FOLLOWING} for supervised",
     ),
+    Rule(
+        scopes=(f"{TRAINING}.earlyStopping",),
+        field="metric",
+        holds=f"self.?metric.orValue('eval_loss') != '{FOLLOWING}' || has(self.classifier)",
+        message="an Instruction Following Score needs a model that tells answers from continuations",
+        instead="add classifier: {uri: …, label: …}, a trained sequence classifier and its label that means an answer",
+    ),
+    _judged_only("classifier"),
+    _judged_only("prompts"),
+    _judged_only("maxNewTokens"),
     Rule(
         scopes=(STAGE,),
         field="handOverWeights",
