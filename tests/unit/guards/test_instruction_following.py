@@ -19,6 +19,8 @@ from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
 from finetune_api.v1alpha1.training import EarlyStopping
 from finetune_api.wire import Activity, TrainerConfig
 from finetune_trainer.checkpoint.signals import StopFlag
+from finetune_trainer.data import classifiers
+from finetune_trainer.data.models import LocatedModel
 from finetune_trainer.data.prepare import prepare
 from finetune_trainer.data.prepared import load_prepared
 from finetune_trainer.engine.precision import Precision
@@ -151,6 +153,24 @@ def test_what_judged_is_in_the_provenance(tiny_llama: Path, classifier: Path, tm
     prepare(config_of(tmp_path, tiny_llama, other), NullReporter())
     (changed,) = load_prepared(config_of(tmp_path, tiny_llama, other)).report.classifiers
     assert changed.sha256 != report.sha256
+
+
+def test_a_branch_of_the_hub_stays_at_its_first_commit(
+    tiny_llama: Path, classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[dict[str, Any]]()
+
+    def locate(uri: str, **options: Any) -> LocatedModel:
+        asked.append({"uri": uri, **{name: options[name] for name in ("revision", "credentials", "where")}})
+        return LocatedModel(classifier, "a" * 40)
+
+    monkeypatch.setattr(classifiers, "locate_folder", locate)
+    config = config_of(tmp_path, tiny_llama, classifier, uri="hf://owner/answers", credentials="hub")
+    prepare(config, NullReporter())
+    prepare(config, NullReporter())
+    first = {"uri": "hf://owner/answers", "revision": None, "credentials": "hub", "where": f"{AT}.uri"}
+    assert asked == [first, {**first, "revision": "a" * 40}]
+    assert "hf://owner/answers" in load_prepared(config).provenance.dataset_hashes
 
 
 def edit(**changes: Any) -> Callable[[Path], object]:
