@@ -50,6 +50,12 @@ def test_staging_helped_or_hurt_where_the_interval_leaves_out_zero(
     assert (found.verdict, found.over) == (verdict, "40 rows" if paired else f"{len(pairs)} seeds")
 
 
+def test_an_interval_over_a_few_rows_is_shown_and_not_judged() -> None:
+    found = comparison("knowledge", Metric.PERPLEXITY, "task", [(27.86, 26.52)], Estimate(value=1.34, low=1.29, high=1.35, rows=9))
+    assert found is not None
+    assert (found.verdict, found.over, found.gain) == ("Unclear", "9 rows, too few to tell", -1.34)
+
+
 def test_one_seed_whose_rows_cannot_be_paired_is_not_compared() -> None:
     assert comparison("in-domain", Metric.LOSS, "task", [(3.0, 3.5)], None) is None
 

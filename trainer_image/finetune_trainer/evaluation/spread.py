@@ -19,6 +19,8 @@ from finetune_trainer.evaluation.metrics import LOWER_IS_BETTER
 from finetune_trainer.evaluation.results import Estimate, PointResult
 
 Verdict = Literal["Helped", "Hurt", "Unclear"]
+FEWEST_ROWS: Final = 10
+"""A bootstrap over fewer draws the same few again and again, and its interval is far too narrow."""
 T_QUANTILES: Final = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
 """Of Student's t at 0.975 with 1, 2, … degrees of freedom: one less than MAX_SEEDS of them."""
 
@@ -53,9 +55,13 @@ class Comparison(WireModel):
     high: float
     over: str
     """What the interval is over: `120 rows`, `3 seeds`."""
+    enough: bool = True
+    """Whether these are enough for an interval to mean anything."""
 
     @property
     def verdict(self) -> Verdict:
+        if not self.enough:
+            return "Unclear"
         return "Helped" if self.low > 0 else "Hurt" if self.high < 0 else "Unclear"
 
 
@@ -118,13 +124,14 @@ def spreads(points: Sequence[Mapping[str, PointResult]]) -> list[Spread]:
 
 def comparison(suite: str, metric: Metric, stage: str, pairs: Sequence[tuple[float, float]], paired: Estimate | None) -> Comparison | None:
     """Return what the stages before `stage` did to a metric. pairs: (staged, direct) of each seed; paired: of one seed, staged less direct over rows."""
-    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+    sign, enough = -1.0 if metric in LOWER_IS_BETTER else 1.0, True
     if len(pairs) > 1:
         gain, _, low, high = spread([sign * (staged - direct) for staged, direct in pairs])
         over = f"{len(pairs)} seeds"
     elif paired is not None:
         gain, low, high = sign * paired.value, *sorted((sign * paired.low, sign * paired.high))
-        over = f"{paired.rows} rows"
+        enough = paired.rows >= FEWEST_ROWS
+        over = f"{paired.rows} rows{'' if enough else ', too few to tell'}"
     else:
         return None
     return Comparison(
@@ -137,6 +144,7 @@ def comparison(suite: str, metric: Metric, stage: str, pairs: Sequence[tuple[flo
         low=low,
         high=high,
         over=over,
+        enough=enough,
     )
 
 
