@@ -9,18 +9,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
-from contextlib import ExitStack
-from pathlib import Path
 from statistics import median
 
-from finetune_operator.kinds import FINE_TUNE_JOB, JOB
-from scripts.demo_assets import ROOT
-from tests.bench.operator.load import Crowd, runtimes
-from tests.bench.operator.measure import Bench, Race, Restart, cpu_seconds, peak
+from tests.bench.operator.measure import Bench, Race, Restart, cpu_seconds, ground, peak
 from tests.bench.operator.writes import told
 from tests.bench.stopping import end_in_order
-from tests.cluster import Cluster, Wanted
 from tests.cluster.__main__ import sayer
 
 WRITES, MEMORY, CAUGHT_UP = 3.0, 130.0, 10.0
@@ -36,13 +29,7 @@ def main() -> int:
     parser.add_argument("--relist", type=int, default=10, help="seconds from one re-list to the next (10; 60 where nobody says)")
     options = parser.parse_args()
     end_in_order()
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-operator-")))
-        wanted = Wanted(kwok_nodes=3, fsync=True, definitions=sorted((ROOT / "crds").glob("*.yaml")))
-        cluster = stack.enter_context(Cluster.up(folder / "cluster", wanted, say=say))
-        stack.enter_context(runtimes(cluster))
-        ours, plain = (stack.enter_context(Crowd.of(cluster, kind)) for kind in (FINE_TUNE_JOB, JOB))
-        bench = Bench(cluster, ours, plain, folder, options.relist)
+    with ground("operator", say, options.relist, fsync=True) as bench:
         return 0 if all(run(bench, options)) else 1
 
 

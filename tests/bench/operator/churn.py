@@ -8,17 +8,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
-from contextlib import ExitStack
-from pathlib import Path
 
-from finetune_operator.kinds import FINE_TUNE_JOB, JOB
-from scripts.demo_assets import ROOT
-from tests.bench.operator.load import Crowd, runtimes
-from tests.bench.operator.measure import Bench, Churn
+from tests.bench.operator.measure import Churn, ground
 from tests.bench.operator.table import Table
 from tests.bench.stopping import end_in_order
-from tests.cluster import Cluster, Wanted
 from tests.cluster.__main__ import sayer
 
 SERIES, FILES, MEMORY = 0.0, 2.0, 10.0
@@ -39,13 +32,8 @@ def main() -> int:
     options = parser.parse_args()
     end_in_order()
     table = Table(say)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-churn-")))
-        wanted = Wanted(kwok_nodes=3, definitions=sorted((ROOT / "crds").glob("*.yaml")))
-        cluster = stack.enter_context(Cluster.up(folder / "cluster", wanted, say=say))
-        stack.enter_context(runtimes(cluster))
-        ours, plain = (stack.enter_context(Crowd.of(cluster, kind)) for kind in (FINE_TUNE_JOB, JOB))
-        tell(Bench(cluster, ours, plain, folder, options.relist).churn(options.jobs), options.jobs, table)
+    with ground("churn", say, options.relist) as bench:
+        tell(bench.churn(options.jobs), options.jobs, table)
     return table.code
 
 

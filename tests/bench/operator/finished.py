@@ -10,28 +10,24 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 import urllib.request
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
 from finetune_api import constants as c
 from finetune_operator.kinds import FINE_TUNE_JOB, JOB, POD, Kind, uid_of
 from finetune_operator.names import prefix
-from scripts.demo_assets import ROOT
-from tests.bench.operator.load import ENDS, SENDERS, Crowd, fine_tune_job, runtimes
-from tests.bench.operator.measure import Bench, cpu_seconds, peak
+from tests.bench.operator.load import ENDS, SENDERS, fine_tune_job
+from tests.bench.operator.measure import Bench, cpu_seconds, ground, peak
 from tests.bench.operator.table import Table
 from tests.bench.operator.writes import told
 from tests.bench.stopping import end_in_order
-from tests.cluster import Cluster, Wanted
+from tests.cluster import Cluster
 from tests.cluster.__main__ import sayer
 from tests.cluster.api import Object
 from tests.cluster.pods import await_value
@@ -133,13 +129,7 @@ def main() -> int:
     options = parser.parse_args()
     end_in_order()
     table = Table(say)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-finished-")))
-        wanted = Wanted(kwok_nodes=3, definitions=sorted((ROOT / "crds").glob("*.yaml")))
-        cluster = stack.enter_context(Cluster.up(folder / "cluster", wanted, say=say))
-        stack.enter_context(runtimes(cluster))
-        ours, plain = (stack.enter_context(Crowd.of(cluster, kind)) for kind in (FINE_TUNE_JOB, JOB))
-        bench = Bench(cluster, ours, plain, folder, options.relist)
+    with ground("finished", say, options.relist) as bench:
         fill(bench, options.jobs)
         with bench.operator() as operator:
             say(f"started beside {bench.made} jobs: {operator.resident():.0f} MB, peak {peak(operator):.0f} MB")

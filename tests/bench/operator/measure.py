@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,10 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from finetune_api import constants as c
 from finetune_operator.kinds import FINE_TUNE_JOB, JOB
+from scripts.demo_assets import ROOT
 from tests.apiserver.operators import WHOLE, Operator
-from tests.bench.operator.load import ENDS, STAYS, Batch, Crowd, fine_tune_job, plain_job
+from tests.bench.operator.load import ENDS, STAYS, Batch, Crowd, fine_tune_job, plain_job, runtimes
 from tests.bench.operator.writes import lists, writes
-from tests.cluster import Cluster, audit
+from tests.cluster import Cluster, Wanted, audit
 from tests.cluster.pods import await_value
 
 USER: Final = "bench-operator"
@@ -197,3 +199,15 @@ def peak(operator: Operator) -> float:
     """The most memory that was resident, in MB."""
     status = Path(f"/proc/{operator.process.pid}/status").read_text()
     return int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 1000
+
+
+@contextmanager
+def ground(name: str, say: Callable[[str], None], relist: int, *, fsync: bool = False) -> Iterator[Bench]:
+    """A cluster of kwok nodes with our definitions and runtimes, and a namespace for each kind of job. relist: seconds from one to the next."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"bench-{name}-")))
+        wanted = Wanted(kwok_nodes=3, fsync=fsync, definitions=sorted((ROOT / "crds").glob("*.yaml")))
+        cluster = stack.enter_context(Cluster.up(folder / "cluster", wanted, say=say))
+        stack.enter_context(runtimes(cluster))
+        ours, plain = (stack.enter_context(Crowd.of(cluster, kind)) for kind in (FINE_TUNE_JOB, JOB))
+        yield Bench(cluster, ours, plain, folder, relist)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from bisect import bisect_left
@@ -26,19 +25,19 @@ from typing import Final
 from urllib3.exceptions import HTTPError
 
 from finetune_api.wire import Activity, ProgressUpdate
-from finetune_operator.kinds import FINE_TUNE_JOB, JOB, POD, job_uid_label, uid_of
+from finetune_operator.kinds import FINE_TUNE_JOB, POD, job_uid_label, uid_of
 from finetune_operator.progress.contract import PATH
 from finetune_trainer.remote_progress import LOOK_SECONDS, SEND_SECONDS, HttpsSender, RemoteReporter, Undelivered
 from scripts.demo_assets import ROOT
 from scripts.render_chart import NAMESPACE
 from tests.apiserver.operators import Operator
 from tests.apiserver.reporting import FLAGS, SECRET, authority_of, port_of, secret_path, token
-from tests.bench.operator.load import SENDERS, Crowd, runtimes
-from tests.bench.operator.measure import USER, Bench, cpu_seconds, peak
+from tests.bench.operator.load import SENDERS
+from tests.bench.operator.measure import USER, Bench, cpu_seconds, ground, peak
 from tests.bench.operator.table import Table
 from tests.bench.operator.writes import told, writes
 from tests.bench.stopping import end_in_order
-from tests.cluster import Cluster, Wanted, audit
+from tests.cluster import Cluster, audit
 from tests.cluster.__main__ import sayer
 from tests.cluster.api import Object
 
@@ -261,20 +260,15 @@ def main() -> int:
     end_in_order()
     table = Table(say)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-reporting-")))
-        wanted = Wanted(kwok_nodes=3, fsync=True, definitions=sorted((ROOT / "crds").glob("*.yaml")))
-        cluster = stack.enter_context(Cluster.up(folder / "cluster", wanted, say=say))
-        cluster.api.post("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
-        cluster.api.post(secret_path().rpartition("/")[0], {"metadata": {"name": SECRET}})
-        stack.enter_context(runtimes(cluster))
-        ours, plain = (stack.enter_context(Crowd.of(cluster, kind)) for kind in (FINE_TUNE_JOB, JOB))
-        bench = Bench(cluster, ours, plain, folder, 60)
+        bench = stack.enter_context(ground("reporting", say, 60, fsync=True))
+        bench.cluster.api.post("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+        bench.cluster.api.post(secret_path().rpartition("/")[0], {"metadata": {"name": SECRET}})
         operator = stack.enter_context(bench.operator(*FLAGS, "--progress-port", "0"))
         bench.fill(options.jobs, 0)
         say(f"{options.jobs} jobs run: {operator.resident():.0f} MB, peak {peak(operator):.0f} MB")
-        (pods := folder / "pods").mkdir()
+        (pods := bench.folder / "pods").mkdir()
         trainers = trainers_of(bench, port_of(operator.log), pods)
-        with following(cluster, ours.namespace) as shown, training(trainers):
+        with following(bench.cluster, bench.ours.namespace) as shown, training(trainers):
             time.sleep(SETTLE_SECONDS)
             measure(bench, operator, trainers, shown, options.seconds, table)
             if options.flood:
