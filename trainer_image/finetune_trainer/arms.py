@@ -18,9 +18,11 @@ from finetune_api.constants import Reason
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
 from finetune_api.v1alpha1.stage import HandOverWeights, Stage
 from finetune_api.v1alpha1.status import SeedScore, SeedsStatus
+from finetune_api.v1alpha1.training import EarlyStoppingMetric
 from finetune_trainer.checkpoint.files import FileLayer
 from finetune_trainer.checkpoint.journal import Event, Journal
 from finetune_trainer.checkpoint.lineage import STAGES, stage_name
+from finetune_trainer.engine.stopping import LOWER_IS_BETTER
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation import metrics, results
 from finetune_trainer.evaluation.bootstrap import paired_difference
@@ -29,7 +31,6 @@ from finetune_trainer.evaluation.results import BASE, PointResult
 from finetune_trainer.evaluation.spread import ArmsResult, Comparison, Length, comparison, spreads
 from finetune_trainer.run_folder import RunFolder
 
-EVAL_LOSS = "eval_loss"
 RESOLVED = "resolved.json"
 """In a stage's folder of an epoch: every option as it was used."""
 
@@ -108,7 +109,7 @@ def choose(run: RunFolder, spec: FineTuneJobSpec) -> tuple[Arm, ArmsResult]:
         last = spec.stages[-1]
         metric = _metric(last)
         values = [_validated(place, arm, last, metric) for place, arm in zip(at, staged, strict=True)]
-        sign = 1.0 if metric in (EVAL_LOSS, "eval_perplexity") else -1.0
+        sign = 1.0 if metric in LOWER_IS_BETTER else -1.0
         chosen = min(zip(values, staged, strict=True), key=lambda pair: sign * pair[0])[1]
         seeds = _seeds(chosen, staged, values, metric, last)
     points = [_points(place, arm) for place, arm in zip(at, staged, strict=True)]
@@ -165,12 +166,12 @@ def _last(arm: Arm) -> str:
     return stage_name(len(arm.stages) - 1, arm.stages[-1].name)
 
 
-def _metric(stage: Stage) -> str:
+def _metric(stage: Stage) -> EarlyStoppingMetric:
     rule = stage.training.early_stopping
-    return rule.metric.value if rule else EVAL_LOSS
+    return rule.metric if rule else EarlyStoppingMetric.LOSS
 
 
-def _validated(at: RunFolder, arm: Arm, stage: Stage, metric: str) -> float:
+def _validated(at: RunFolder, arm: Arm, stage: Stage, metric: EarlyStoppingMetric) -> float:
     """The metric of the weights that would be published: the best step's, where the stage hands that over."""
     record = resolved(at, _last(arm)) or {}
     best = record.get("best")
@@ -180,9 +181,9 @@ def _validated(at: RunFolder, arm: Arm, stage: Stage, metric: str) -> float:
     return float(value)
 
 
-def _seeds(chosen: Arm, staged: Sequence[Arm], values: Sequence[float], metric: str, stage: Stage) -> SeedsStatus:
+def _seeds(chosen: Arm, staged: Sequence[Arm], values: Sequence[float], metric: EarlyStoppingMetric, stage: Stage) -> SeedsStatus:
     best = values[staged.index(chosen)]
-    word = "lowest" if metric in (EVAL_LOSS, "eval_perplexity") else "highest"
+    word = "lowest" if metric in LOWER_IS_BETTER else "highest"
     reason = (
         f"seed {chosen.seed} has the {word} {metric} on the validation rows of stage {stage.name}: {best:.4g}; "
         f"the {len(values)} seeds have {min(values):.4g} to {max(values):.4g}"

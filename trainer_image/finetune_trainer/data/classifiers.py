@@ -22,15 +22,15 @@ _UNNAMED: Final = {"0": "LABEL_0", "1": "LABEL_1"}
 """What transformers calls two classes that nobody named: then it leaves them out of config.json."""
 
 
-class Wanted(NamedTuple):
+class StageClassifier(NamedTuple):
     stage: str
     classifier: Classifier
 
 
-def wanted(spec: FineTuneJobSpec) -> dict[str, Wanted]:
+def classifiers_of(spec: FineTuneJobSpec) -> dict[str, StageClassifier]:
     """The classifiers of a job, by the field that names each."""
     return {
-        f"spec.stages[{number}].{CLASSIFIER}": Wanted(stage.name, stage.training.classifier)
+        f"spec.stages[{number}].{CLASSIFIER}": StageClassifier(stage.name, stage.training.classifier)
         for number, stage in enumerate(spec.stages)
         if stage.training.classifier is not None
     }

@@ -20,7 +20,7 @@ from finetune_api.wire import Activity, TrainerConfig
 from finetune_trainer.backends import needed
 from finetune_trainer.data.build import Builder, Progress, size
 from finetune_trainer.data.cache import PartCache
-from finetune_trainer.data.classifiers import locate_classifier, wanted
+from finetune_trainer.data.classifiers import classifiers_of, locate_classifier
 from finetune_trainer.data.hashes import FileHashes, combined
 from finetune_trainer.data.models import UNLIMITED, Limits, LocatedModel, length_limits, locate_model, model_files
 from finetune_trainer.data.prepared import PreparedStage, read_report
@@ -87,7 +87,7 @@ def _find(config: TrainerConfig, previous: PrepareReport | None, problems: Probl
         found.model = locate_model(config, revision=known.get("spec.model"))
     except TrainerError as error:
         problems.add_error(error)
-    for where, named in wanted(config.spec).items():
+    for where, named in classifiers_of(config.spec).items():
         try:
             found.classifiers[where] = locate_classifier(named.classifier, config=config, where=where, revision=known.get(where))
         except TrainerError as error:
@@ -245,7 +245,7 @@ def _classifier_reports(config: TrainerConfig, found: _Found, hashes: FileHashes
             commit=found.classifiers[where].revision,
             sha256=combined(hashes.sha256(file) for file in model_files(found.classifiers[where].path)),
         )
-        for where, named in wanted(config.spec).items()
+        for where, named in classifiers_of(config.spec).items()
     ]
 
 

@@ -16,7 +16,7 @@ from finetune_api.v1alpha1.status import Provenance
 from finetune_api.wire import TrainerConfig
 from finetune_trainer.data import order, splits
 from finetune_trainer.data.cache import PartCache
-from finetune_trainer.data.classifiers import locate_classifier, wanted
+from finetune_trainer.data.classifiers import classifiers_of, locate_classifier
 from finetune_trainer.data.models import locate_model
 from finetune_trainer.data.report import VERSION, ClassifierReport, ModelReport, PrepareReport, SourceReport, StageReport, SuiteReport
 from finetune_trainer.data.rows import Part, RowSet
@@ -94,7 +94,7 @@ def _model_folder(model: ModelReport, config: TrainerConfig) -> Path:
 
 def _classifier_folder(found: ClassifierReport, config: TrainerConfig) -> Path:
     """As the model's."""
-    folder, named = Path(found.folder), wanted(config.spec)[found.field].classifier
+    folder, named = Path(found.folder), classifiers_of(config.spec)[found.field].classifier
     return folder if folder.exists() else locate_classifier(named, config=config, where=found.field, revision=found.commit).path
 
 
