@@ -36,24 +36,26 @@ def test_a_job_of_several_arms_goes_on_in_the_arm_where_it_stood(prepared: Prepa
     assert undisturbed.code == 0, log_of(Path(config.run_folder))
     expected = digests(config)
     assert {key.split()[0] for key in expected} == {"seed-11", "seed-12", "seed-11-direct", "seed-12-direct", "published"}
-    assert [report.get("arm") for report in undisturbed.reports if report["activity"] == "train"] == sorted(
-        report["arm"] for report in undisturbed.reports if report["activity"] == "train"
-    ), "arms come one after the other, and none is trained twice"
+    stages = [stage.name for stage in config.spec.stages]
+    trained = [
+        (each["arm"], stages.index(each["stage"]), each.get("done", 0)) for each in undisturbed.reports if each["activity"] == "train"
+    ]
+    assert trained == sorted(trained), "arms come one after the other, and none is trained twice"
     wanted = comparable(config)
 
     config = prepared.fresh("struck")
-    where = log_of(Path(config.run_folder))
+    folder = Path(config.run_folder)
     killed = forked(config).end(signal.SIGKILL, at("train", arm=1, done=3))
-    assert (killed.code, killed.struck) == (KILLED, True), where
+    assert (killed.code, killed.struck) == (KILLED, True), log_of(folder)
     stopped = forked(config).end(signal.SIGTERM, at("train", arm=2))
-    assert (stopped.code, stopped.struck) == (STOPPED, True), where
+    assert (stopped.code, stopped.struck) == (STOPPED, True), log_of(folder)
     assert {report.get("arm") for report in stopped.reports if report["activity"] == "train"} == {1, 2}, (
         "the first seed is not touched again"
     )
     killed = forked(config).end(signal.SIGKILL, lambda report, seconds: bool(report and report["activity"] == "publish"))
-    assert (killed.code, killed.struck) == (KILLED, True), where
+    assert (killed.code, killed.struck) == (KILLED, True), log_of(folder)
     ended = forked(config).end()
-    assert ended.code == 0, log_of(Path(config.run_folder))
+    assert ended.code == 0, log_of(folder)
     assert not [report for report in ended.reports if report["activity"] == "train"], "nothing was left to train"
-    assert differing(expected, digests(config)) == [], log_of(Path(config.run_folder))
+    assert differing(expected, digests(config)) == [], log_of(folder)
     assert comparable(config) == wanted

@@ -132,6 +132,8 @@ def test_a_stage_that_was_stopped_ends_in_the_same_bytes(kind: str, objective: s
     assert_exact(resumed, undisturbed)
     kept = read_tensors(sorted(resumed.folder.glob("checkpoint-*"))[-1], "guards")
     assert {f"dann/{role}/{name}" for name in ("layers.0.weight", "layers.0.weight/exp_avg", "newest/features", "counts")} <= kept.keys()
+    told_the_class = 3 if role == "confounder" else 1
+    assert kept[f"dann/{role}/counts"].shape == (told_the_class, 2), "of each class apart where the discriminator is told it"
     assert resumed.outcome.resolved["guards"]["dann"]["groups"] == {role: ["forum", "paper"]}
     assert undisturbed.curve[0]["guards"]["dann"] == pytest.approx(math.log(2), abs=0.3), "at first it guesses"
     assert {f"guard_dann_{role}", f"guard_dann_{role}_chance"} <= undisturbed.outcome.metrics.keys()
@@ -159,8 +161,7 @@ def told_by_a_fresh_probe(features: torch.Tensor, domains: torch.Tensor) -> floa
     return float((probe(scaled[half:]).argmax(-1) == domains[half:]).float().mean())
 
 
-@pytest.mark.parametrize("role", ["domain", "confounder"])
-def test_a_linear_probe_falls_to_chance_on_new_rows_while_the_task_stays(role: str, tmp_path: Path) -> None:
+def test_a_linear_probe_falls_to_chance_on_new_rows_while_the_task_stays(tmp_path: Path) -> None:
     training = {"optimizer": "adamw", "learningRate": 2e-3, "maxSteps": 150, "perDeviceTrainBatchSize": 40}
     new = Marked(600, seed=99)
     batch, domains = (
@@ -168,14 +169,14 @@ def test_a_linear_probe_falls_to_chance_on_new_rows_while_the_task_stays(role: s
         torch.tensor([new.groups(index)[0] for index in range(len(new))]),
     )
     probed, right = {}, {}
-    for name, guards in (("free", []), ("guarded", [GUARD]))[role == "confounder" :]:
-        rows, kept = Marked(400, seed=4, role=role), []
+    for name, guards in (("free", []), ("guarded", [GUARD])):
+        rows, kept = Marked(400, seed=4), []
         net = train_tiny(tmp_path / name, guarded(*guards, training=training), rows=rows).model.eval()
         handle = net.base_model.register_forward_hook(lambda module, inputs, output, kept=kept: kept.append(output[0]))  # type: ignore[operator, union-attr]
         with torch.no_grad():
             right[name] = float((token_logits(net, batch).argmax(-1) == batch.targets).float().mean())
         handle.remove()
         probed[name] = told_by_a_fresh_probe(row_features(kept[0], batch.lengths, last=False), domains)
-    assert probed.get("free", 1.0) > 0.8, "without it the domain is plain to see"
+    assert probed["free"] > 0.8, "without it the domain is plain to see"
     assert probed["guarded"] < 0.65, "chance is a half"
     assert min(right.values()) > 0.95, "and the task is learned"
