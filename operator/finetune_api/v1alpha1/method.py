@@ -141,7 +141,7 @@ TABLE: Final[dict[MethodType, Row]] = {
         about="Feature extraction: the backbone stays, what stands on it is trained. Refused where the output projection is tied to the embeddings.",
     ),
     MethodType.LORA: _update(Lora, stacks=True, **_LORA),
-    MethodType.QLORA: _update(Qlora, stacks=True, quantizations=tuple(Quantization)),
+    MethodType.QLORA: _update(Qlora, stacks=True, quantizations=tuple(Quantization), source="rate, batch and warm-up are LoRA's"),
     MethodType.ADALORA: _update(AdaLora, rate=1e-3, usual=(1e-5, 1e-2), continues=Continues.NOTHING),
     MethodType.LOHA: _update(LoHa, refused=(_TURNED,)),
     MethodType.LOKR: _update(LoKr, refused=(_TURNED,)),
@@ -162,8 +162,8 @@ TABLE: Final[dict[MethodType, Row]] = {
         source="PEFT's page of C3A begins at 0.1, its comparison of methods uses 0.3; batch and warm-up are LoRA's",
         refused=(_TURNED,),
     ),
-    MethodType.GRALORA: _update(Gralora),
-    MethodType.AFLORA: _update(AfLora, rate=1e-3, usual=(1e-5, 1e-2), continues=Continues.NOTHING),
+    MethodType.GRALORA: _update(Gralora, source="batch and warm-up are LoRA's; PEFT's comparison of methods uses 2e-4"),
+    MethodType.AFLORA: _update(AfLora, rate=1e-3, usual=(1e-5, 1e-2), continues=Continues.NOTHING, **_OURS),
     MethodType.ADAPTER: Row(
         options=Bottleneck, learning_rate=1e-4, usual=(1e-6, 3e-2), **_ADAPTER, adapter=True, continues=Continues.ITSELF
     ),
