@@ -29,6 +29,7 @@ _FIELDS: Final = {
     "exitCode": "exit_code",
     "resumedFromStep": "resumed_from_step",
     "stepsLost": "steps_lost",
+    "arm": "arm",
     "stage": "stage",
     "step": "step",
 }
@@ -50,6 +51,7 @@ class Attempt:
     exit_code: int | None = None
     resumed_from_step: int | None = None
     steps_lost: int | None = None
+    arm: int | None = None
     stage: str | None = None
     step: int | None = None
 
@@ -60,7 +62,7 @@ class Attempt:
     def told(self, live: Live | None) -> Attempt:
         """Return it as far as it got by its last report; as it is, where that is another pod's."""
         training = live.training if live is not None and (live.job, live.pod) == self.key else None
-        return replace(self, stage=training.stage, step=training.done) if training is not None else self
+        return replace(self, arm=training.arm, stage=training.stage, step=training.done) if training is not None else self
 
     @property
     def seconds(self) -> float:
@@ -190,14 +192,18 @@ def _seconds_lost(attempt: Attempt, attempts: Sequence[Attempt]) -> float:
     """Seconds of the attempt before this one whose work this one did again.
 
     Their share is that of the steps which were done again in those which had been done, counted from the checkpoint that each went on
-    from; what came before a hand-over is not told, so that an attempt whose only steps in a stage were lost counts as lost whole.
+    from; what came before a hand-over is not told, so that an attempt whose only steps in a stage were lost counts as lost whole. In a stage,
+    or an arm, that it reached itself it began with the first step, wherever it had begun before.
     """
     same = [each for each in attempts if each.identity.segment == attempt.identity.segment]
     at = same.index(attempt)
     if not attempt.steps_lost or at == 0:
         return 0.0
     before = same[at - 1]
-    kept = max(0, (attempt.resumed_from_step or 0) - (before.resumed_from_step or 0))
+    earlier = next((each for each in reversed(same[: at - 1]) if each.step is not None), before)
+    moved_on = before.step is not None and (earlier.arm or 0, earlier.stage) != (before.arm or 0, before.stage)
+    begun = 0 if moved_on else before.resumed_from_step or 0
+    kept = max(0, (attempt.resumed_from_step or 0) - begun)
     return before.seconds * attempt.steps_lost / (attempt.steps_lost + kept)
 
 
@@ -263,9 +269,10 @@ def _from_pod(sight: Sight, record: Attempt, pod: PodView) -> Attempt:
         resumed_from_step=result.resumed_from_step if result is not None else None,
         steps_lost=result.steps_lost if result is not None else None,
     )
-    if result is not None and result.step is not None:
-        return replace(ended, stage=(result.stage or "")[:256] or None, step=result.step)
-    return ended.told(sight.live)  # a process that was killed leaves no word: what it reported stands for it
+    told = ended.told(sight.live)  # a process that was killed leaves no word: what it reported stands for it
+    if result is not None and result.step is not None:  # of its arm, though, no result speaks
+        return replace(told, stage=(result.stage or "")[:256] or None, step=result.step)
+    return told
 
 
 def _started(sight: Sight, pod: PodView) -> datetime | None:

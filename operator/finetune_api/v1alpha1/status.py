@@ -138,6 +138,8 @@ class AttemptStatus(ApiModel):
     """The step of the checkpoint that it started from. Example: 400"""
     steps_lost: int | None = None
     """Steps that the attempt before it had done and that were done again. Example: 10"""
+    arm: int | None = None
+    """What it spoke of last of all that the job trains more than once, from 0 in their order; left out where that is one. Example: 1"""
     stage: Short | None = None
     """The stage that it spoke of last. Example: task"""
     step: int | None = None

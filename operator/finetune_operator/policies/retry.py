@@ -83,11 +83,13 @@ def delay_seconds(attempts: tuple[Attempt, ...]) -> int:
 def got_further(attempts: tuple[Attempt, ...], stages: Sequence[str] = ()) -> bool:
     """Whether the newest attempt got further than any before it, by the steps that they spoke of; without a word it did not.
 
-    stages: their names, in order; steps are counted in each from 0.
+    stages: their names, in order. Arms come one after the other, each walks the stages, and steps are counted in each stage from 0.
     """
     ended = [attempt for attempt in attempts if attempt.finished is not None]
-    places = [(stages.index(each.stage) if each.stage in stages else 0, each.step) for each in ended if each.step is not None]
-    return bool(ended) and ended[-1].step is not None and places[-1] > max(places[:-1], default=(0, 0))
+    places = [
+        (each.arm or 0, stages.index(each.stage) if each.stage in stages else 0, each.step) for each in ended if each.step is not None
+    ]
+    return bool(ended) and ended[-1].step is not None and places[-1] > max(places[:-1], default=(0, 0, 0))
 
 
 def _got_further(case: Case, last: Attempt) -> bool:

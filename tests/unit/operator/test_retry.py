@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any
+
 import pytest
 
+from finetune_api.wire import Activity, ProgressUpdate
+from finetune_operator.decide import decide
+from finetune_operator.model import Live
 from finetune_operator.policies.retry import delay_seconds
-from tests.unit.operator.worlds import World, attempts, job, result, spent
+from tests import builders
+from tests.unit.operator.worlds import START, Document, World, attempts, job, result, spent
 
 
 def fail(world: World, code: int, message: str = "", reason: str = "", seconds: float = 30) -> None:
@@ -108,6 +115,76 @@ def test_killed_for_memory_ends_the_job_at_once() -> None:
     fail(world, 137, reason="OOMKilled")
     assert world.status["failure"]["reason"] == "MemoryLimitExceeded"
     assert world.status["failure"]["exitCode"] == 137
+
+
+def say(world: World, name: str, step: int, stage: str = "task", arm: int | None = None) -> None:
+    """Have a pod report a step, and the status tell it."""
+    world.seconds += 20
+    update = ProgressUpdate(activity=Activity.TRAIN, arm=arm, stage=stage, done=step, total=100)
+    owner = world.pods[name]["metadata"]["ownerReferences"][0]["name"]
+    report = Live(update, update, {}, owner, START + timedelta(seconds=world.seconds), None, True, pod=name)
+    world.job["status"] = dict(decide(world.observed(pod_nodes={}, live=report)).status or {})
+    assert world.status["attempts"][-1]["step"] == step
+
+
+def two_seeds(**edits: Any) -> Document:
+    """A job of two stages that is trained with two seeds, one after the other."""
+    rows = {"train": [{"uri": "pvc://data/a"}], "validation": {"fraction": 0.1}}
+    more: dict[str, Any] = {"data": rows, "resources": {"gpus": 1}}
+    stages = [builders.stage("domain", handOver="merge", **more), builders.stage("task", **more)]
+    return job(spec__stages=stages, spec__seeds=[1, 2], spec__retry={"maxAttempts": 9}, **edits)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "phase"),
+    [
+        ((0, "task", 90), (1, "domain", 3), "Pending"),
+        ((1, "domain", 3), (0, "task", 90), "Failed"),
+        ((1, "domain", 3), (1, "domain", 3), "Failed"),
+        ((None, "task", 90), (1, "domain", 3), "Pending"),
+    ],
+    ids=["a later arm", "an earlier arm", "the same step of it", "after a trainer that knew no arms"],
+)
+def test_a_later_arm_is_further_whatever_its_stage_and_step(
+    first: tuple[int | None, str, int], second: tuple[int | None, str, int], phase: str
+) -> None:
+    world = World(two_seeds())
+    for arm, stage, step in (first, second):
+        world.settle(400)
+        name = world.run()
+        world.settle(1)
+        say(world, name, step, stage, arm)
+        world.end(name, 137, reason="OOMKilled")
+        world.settle()
+    assert world.status["phase"] == phase
+    assert [each.get("arm") for each in world.status["attempts"]] == [first[0], second[0]]
+    if phase == "Failed":
+        assert world.status["failure"]["reason"] == "MemoryLimitExceeded"
+
+
+@pytest.mark.parametrize(
+    ("places", "lost"),
+    [
+        ([(0, "task", 40), (0, "task", 90), (0, "task", 95)], 15.0),
+        ([(0, "task", 40), (1, "task", 90), (1, "task", 95)], 6.0),
+        ([(0, "domain", 40), (0, "task", 90), (0, "task", 95)], 6.0),
+        ([(0, "task", 40), (0, "task", 90), (1, "task", 95)], 15.0),
+    ],
+    ids=["in one arm", "in an arm that it reached itself", "in a stage that it reached itself", "whatever the next one reaches"],
+)
+def test_steps_before_another_arm_are_not_taken_from_what_was_kept(places: list[tuple[int, str, int]], lost: float) -> None:
+    """The second attempt begins at step 60 and runs for a minute; the third begins at step 90, and ten steps are done again."""
+    world = World(two_seeds())
+    told: list[dict[str, Any]] = [{}, {"resumedFromStep": 60, "stepsLost": 0}, {"resumedFromStep": 90, "stepsLost": 10}]
+    for (arm, stage, step), fields in zip(places, told, strict=True):
+        world.settle(400)
+        name = world.run()
+        say(world, name, step, stage, arm)
+        world.seconds += 40
+        world.end(name, 1, result("Failed", 1, reason="InternalError", stage=stage, step=step, **fields))
+        world.settle()
+    assert [each["arm"] for each in world.status["attempts"]] == [arm for arm, _, _ in places]
+    assert world.status["usage"]["gpuSecondsLost"] == pytest.approx(lost)
 
 
 def test_an_eviction_for_memory_is_a_disruption_and_not_the_users_fault() -> None:
