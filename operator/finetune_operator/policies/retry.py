@@ -17,7 +17,8 @@ from finetune_operator.views import condition, format_time, parse_time
 FIRST_SECONDS: Final = 10
 LONGEST_SECONDS: Final = 360
 """As a Job's own back-off: 10 s, doubled each time, at most six minutes."""
-_STOPS: Final = "; the pod that replaces it is told to stop"
+_STOPS: Final = "the pod that replaces it is told to stop: "
+"""Stands first: a message that is too long loses its end."""
 _AT_ONCE: Final = {AttemptReason.NODE_LOST, AttemptReason.SUSPENDED, AttemptReason.SUCCEEDED, AttemptReason.SUPERFLUOUS}
 
 
@@ -30,7 +31,7 @@ def failed(case: Case) -> Step | None:
         return _too_many_disruptions(case, last, spent)
     if last.reason == ClusterReason.LOCAL_STORAGE_EXCEEDED and not _goes_on(case, last, spent):
         # Its Job takes every eviction for the node's doing, and makes pod after pod.
-        return stopping(case, last.reason, f"{describe(case, last)}{_STOPS}") or _end(case, last, _said_while_it_stopped(case, last))
+        return stopping(case, last.reason, f"{_STOPS}{describe(case, last)}") or _end(case, last, _said_while_it_stopped(case, last))
     if case.live or case.is_leaving or charge(last.reason or "") is not Charge.ATTEMPT:
         return None
     if is_permanent(last.reason or "", last.exit_code):
@@ -99,7 +100,7 @@ def _got_further(case: Case, last: Attempt) -> bool:
 def _said_while_it_stopped(case: Case, last: Attempt) -> str:
     """How it ended, as it was told while its pod was still there: with its Job, the kubelet's words are gone."""
     told = str((condition(case.seen.job, ConditionType.RUNNING) or {}).get("message") or "")
-    return told.removesuffix(_STOPS) if told.endswith(_STOPS) else describe(case, last)
+    return told.removeprefix(_STOPS) if told.startswith(_STOPS) else describe(case, last)
 
 
 def _goes_on(case: Case, last: Attempt, spent: Spent) -> bool:

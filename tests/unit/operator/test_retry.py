@@ -201,9 +201,11 @@ def test_an_eviction_for_memory_is_a_disruption_and_not_the_users_fault() -> Non
     assert spent(world) == [(0, 1)]
 
 
-def evict_for_its_own_limit(world: World, name: str) -> None:
+OWN_LIMIT = "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. "
+
+
+def evict_for_its_own_limit(world: World, name: str, said: str = OWN_LIMIT) -> None:
     """The kubelet's eviction of a pod that wrote more than it may; its Job makes another pod for it."""
-    said = "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. "
     world.pods[name]["status"] |= {"reason": "Evicted", "message": said}
     world.pods[name]["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}]
     world.end(name, 137, job_ends=False)
@@ -227,14 +229,78 @@ def test_an_eviction_for_what_it_wrote_itself_ends_the_job_before_its_pods_are_r
     assert "ephemeral-storage" in failure["hint"]
 
 
+@pytest.mark.parametrize("maximum", [2, 1], ids=["an attempt is left", "none is left"])
+def test_evicted_for_what_it_wrote_it_goes_on_where_it_got_further_and_an_attempt_is_left(maximum: int) -> None:
+    world = World(job(spec__retry={"maxAttempts": maximum}))
+    world.settle(1)
+    name = world.run()
+    world.settle(1)
+    say(world, name, 7)
+    evict_for_its_own_limit(world, name)
+    second = world.run()
+    world.settle(1)
+    if maximum == 2:
+        assert attempts(world) == [(1, "LocalStorageExceeded"), (1, None)]
+        assert "deletionTimestamp" not in world.jobs[world.newest]["metadata"]
+        say(world, second, 9)
+        evict_for_its_own_limit(world, second)
+        world.settle(1)
+    assert world.condition("Running")[1] == "Stopping"
+    assert spent(world) == [(maximum, 0)]
+    world.gone(name, second, *world.jobs)
+    world.settle()
+    assert world.status["failure"]["reason"] == "LocalStorageExceeded"
+
+
+@pytest.mark.parametrize("said", [OWN_LIMIT, OWN_LIMIT * 60], ids=["all of it", "more than a status holds"])
+def test_the_kubelets_words_outlast_the_pod(said: str) -> None:
+    world = World()
+    world.settle(1)
+    name = world.run()
+    world.settle(1)
+    evict_for_its_own_limit(world, name, said)
+    second = world.run()
+    world.settle(1)
+    world.gone(name, second, *world.jobs)
+    world.settle()
+    message = world.status["failure"]["message"]
+    assert message.startswith("the kubelet evicted the pod")
+    assert "Pod ephemeral local storage usage" in message
+    assert "told to stop" not in message
+
+
+def test_a_job_that_nothing_had_to_stop_ends_with_what_its_pod_says() -> None:
+    world = World()
+    world.settle(1)
+    name = world.run()
+    world.settle(1)
+    evict_for_its_own_limit(world, name)
+    world.gone(*world.jobs)
+    world.settle(1)
+    assert world.status["failure"]["message"].endswith("exceeds the total limit of containers 1Mi")
+
+
+def test_without_the_pod_and_what_was_told_of_it_the_end_is_still_told() -> None:
+    world = World()
+    world.settle(1)
+    name = world.run()
+    world.settle(1)
+    evict_for_its_own_limit(world, name)
+    second = world.run()
+    world.settle(1)
+    next(each for each in world.status["conditions"] if each["type"] == "Running")["message"] = "written by hand"
+    world.gone(name, second, *world.jobs)
+    world.settle()
+    assert world.status["failure"]["message"] == "the kubelet evicted the pod for what it wrote to its node's disk or memory"
+
+
 @pytest.mark.parametrize("said", ["The node was low on resource: ephemeral-storage. ", "Node didn't have enough resource: cpu"])
 def test_an_eviction_for_what_the_node_lacks_is_a_disruption(said: str) -> None:
     world = World()
     world.settle(1)
     name = world.run()
     world.settle(1)
-    evict_for_its_own_limit(world, name)
-    world.pods[name]["status"]["message"] = said
+    evict_for_its_own_limit(world, name, said)
     world.run()
     world.settle(1)
     assert attempts(world) == [(1, "Evicted"), (1, None)]
