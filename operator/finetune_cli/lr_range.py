@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TextIO
 
-from finetune_api.constants import ExitCode
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
+from finetune_api.wire import SegmentKind
 from finetune_cli.console import Console
 from finetune_cli.errors import CommandError
-from finetune_cli.outcome import Outcome, interpret
+from finetune_cli.outcome import Outcome
 from finetune_cli.request import RunRequest, refuse_missing
-from finetune_cli.run import TRAINER, load_one, planned_for, refuse_without_trainer, supervised
+from finetune_cli.run import TRAINER, Part, again, load_one, planned_for, refuse_without_trainer, work
 from finetune_cli.run_folder import RunFolder
 from finetune_cli.summary import print_failed, print_stopped
 from finetune_cli.supervisor import Stops
@@ -24,6 +24,8 @@ from finetune_cli.view import view_for
 
 FOLDER: Final = "lr-range"
 COMMAND: Final = "lr-range"
+DOCUMENT: Final = "lr-range.json"
+PICTURE: Final = "lr-range.svg"
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,15 @@ class Range:
     high: float | None = None
     steps: int | None = None
 
+    def options(self) -> list[str]:
+        """As the user writes them."""
+        given = {"--lr-stage": self.stage, "--lr-from": self.low, "--lr-to": self.high, "--lr-steps": self.steps}
+        return ["--lr-range", *_words(given)]
+
     def arguments(self, run: Path) -> list[str]:
         """For the trainer. run: the job's own run folder, where a later stage finds what it starts from."""
         given = {"--stage": self.stage, "--low": self.low, "--high": self.high, "--steps": self.steps}
-        return [word for name, value in given.items() if value is not None for word in (name, str(value))] + ["--run", str(run)]
+        return [*_words(given), "--run", str(run)]
 
 
 def run_range(
@@ -62,21 +69,18 @@ def run_range(
     view = view_for([stage.name for stage in job.spec.stages], stderr, quiet=request.quiet)
     folder.begin_anew()  # a test is never gone on with, and another manifest may be tested next
     folder.create()
-    again = f"finetune run {request.manifest} --lr-range"
-    outcome = Outcome(result=None, exit_code=ExitCode.SUCCESS)
+    for name in (DOCUMENT, PICTURE):
+        (folder.root / name).unlink(missing_ok=True)
+    once_more = again(request, asked.options())
+    answers = (f"stopping: the test keeps nothing; start it again with `{once_more}` (Ctrl-C again ends it at once)", "killed")
     with Stops().listening() as stops:
         try:
             tested = next(config for config in planned.segments[1:] if _stage(asked, job) in config.segment.stages)
-            for config, kind, more in ((planned.segments[0], "prepare", []), (tested, COMMAND, asked.arguments(run))):
-                path, log, before = folder.write_config(config), folder.next_log(kind), folder.stamp()
-                command = [*(trainer_command or TRAINER), kind, "--config", str(path), *more]
-                ending = supervised(command, config, log, stops, view, again)
-                outcome = interpret(ending, folder.read_result() if folder.stamp() != before else None, log)
-                if outcome.exit_code != ExitCode.SUCCESS or stops.count:
-                    break
+            parts = [Part(planned.segments[0], SegmentKind.PREPARE), Part(tested, COMMAND, asked.arguments(run))]
+            outcome = work(parts, folder, stops, view, trainer_command or TRAINER, answers)
         finally:
             view.close()
-    _show(outcome, folder, again, request.output, stdout=stdout, stderr=stderr)
+    _show(outcome, folder, once_more, request.output, stdout=stdout, stderr=stderr)
     return outcome.exit_code
 
 
@@ -99,21 +103,26 @@ def words(test: dict[str, Any]) -> list[str]:
     ]
 
 
-def _show(outcome: Outcome, folder: RunFolder, again: str, output: str, *, stdout: TextIO, stderr: TextIO) -> None:
+def _show(outcome: Outcome, folder: RunFolder, once_more: str, output: str, *, stdout: TextIO, stderr: TextIO) -> None:
     result, err = outcome.result, Console(stderr)
     if result is None or result.outcome == "Stopped":
-        print_stopped(err, result, again)
+        print_stopped(err, result, once_more, then="Start it again with")
     elif result.outcome == "Failed":
         print_failed(err, outcome, result)
     else:
-        test = json.loads((folder.root / "lr-range.json").read_bytes())
-        picture = folder.root / "lr-range.svg"
+        test = json.loads((folder.root / DOCUMENT).read_bytes())
+        picture = folder.root / PICTURE
         if output == "json":
             print(json.dumps({**test, "picture": str(picture)}, indent=2), file=stdout)
             return
         for sentence in words(test):
             print(sentence, file=stdout)
         print(f"  picture: {shown(picture)}", file=stdout)
+
+
+def _words(given: Mapping[str, object]) -> list[str]:
+    """Options and their values, of those that were given."""
+    return [word for name, value in given.items() if value is not None for word in (name, str(value))]
 
 
 def _stage(asked: Range, job: FineTuneJob) -> str:

@@ -7,7 +7,8 @@ import importlib.util
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -27,6 +28,16 @@ from finetune_cli.validate import render
 from finetune_cli.view import View, view_for
 
 TRAINER = (sys.executable, "-m", "finetune_trainer")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one trainer process does."""
+
+    config: TrainerConfig
+    kind: str
+    more: Sequence[str] = ()
+    """Words of its command behind the config."""
 
 
 def run(
@@ -60,7 +71,12 @@ def run(
             view.note(sentence)
         with Stops().listening() as stops:
             try:
-                outcome = _work(planned, folder, stops, view, trainer_command or TRAINER, _again(request))
+                answers = (
+                    f"stopping: the trainer saves first; go on later with `{again(request)}` (Ctrl-C again ends it at once)",
+                    "killed; the last checkpoint is what is left",
+                )
+                parts = [Part(config, config.segment.kind) for config in planned.segments]
+                outcome = work(parts, folder, stops, view, trainer_command or TRAINER, answers)
             finally:
                 view.close()
     with contextlib.suppress(OSError):  # nobody reads any more; the exit code still tells
@@ -68,7 +84,7 @@ def run(
             outcome,
             job,
             folder,
-            again=_again(request),
+            again=again(request),
             output=request.output,
             seconds=time.monotonic() - started,
             stdout=stdout,
@@ -105,16 +121,16 @@ def environment(threads: int) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "true")}
 
 
-def _work(planned: Plan, folder: RunFolder, stops: Stops, view: View, command: Sequence[str], again: str) -> Outcome:
-    """Run every segment in turn; the first that does not succeed is the outcome."""
+def work(parts: Iterable[Part], folder: RunFolder, stops: Stops, view: View, command: Sequence[str], answers: tuple[str, str]) -> Outcome:
+    """Run one process after the other; the first that does not succeed is the outcome. answers: what is shown on the first and the second stop."""
     outcome = Outcome(result=None, exit_code=ExitCode.SUCCESS)
-    for config in planned.segments:
+    for part in parts:
         if stops.count:
             return Outcome(result=None, exit_code=ExitCode.STOPPED)
-        path = folder.write_config(config)
-        log = folder.next_log(config.segment.kind)
+        path = folder.write_config(part.config)
+        log = folder.next_log(part.kind)
         before = folder.stamp()
-        ending = supervised([*command, config.segment.kind, "--config", str(path)], config, log, stops, view, again)
+        ending = _supervised([*command, part.kind, "--config", str(path), *part.more], part.config, log, stops, view, answers)
         result = folder.read_result() if folder.stamp() != before else None
         outcome = interpret(ending, result, log)
         if outcome.exit_code != ExitCode.SUCCESS:
@@ -122,19 +138,19 @@ def _work(planned: Plan, folder: RunFolder, stops: Stops, view: View, command: S
     return outcome
 
 
-def supervised(command: Sequence[str], config: TrainerConfig, log: Path, stops: Stops, view: View, again: str) -> Ending:
+def _supervised(command: Sequence[str], config: TrainerConfig, log: Path, stops: Stops, view: View, answers: tuple[str, str]) -> Ending:
     """Run one trainer process; what it reports is shown."""
     # What it does before it can say so itself: importing torch takes seconds.
     view.report(ProgressReport(activity=Activity.PREPARE if config.segment.kind is SegmentKind.PREPARE else Activity.LOAD))
 
-    def on_stop(times: int) -> None:
-        if times == 1:
-            view.note(f"stopping: the trainer saves first; go on later with `{again}` (Ctrl-C again ends it at once)")
-        else:
-            view.note("killed; the last checkpoint is what is left")
-
     return supervise(
-        command, environment=environment(config.threads), log=log, stops=stops, on_report=view.report, on_stop=on_stop, on_tick=view.tick
+        command,
+        environment=environment(config.threads),
+        log=log,
+        stops=stops,
+        on_report=view.report,
+        on_stop=lambda times: view.note(answers[times - 1]),
+        on_tick=view.tick,
     )
 
 
@@ -151,8 +167,8 @@ def _runtime(request: RunRequest, folder: RunFolder) -> Runtime:
     )
 
 
-def _again(request: RunRequest) -> str:
-    """The command that goes on with this run."""
+def again(request: RunRequest, more: Sequence[str] = ()) -> str:
+    """The command that goes on with this run, or does again what `more` asks for."""
     import shlex
 
     words = ["finetune", "run", request.manifest]
@@ -161,7 +177,7 @@ def _again(request: RunRequest) -> str:
         words += ["--mount", f"{name}={shown(path)}"]
     for name, path in request.secrets.items():
         words += ["--secret", f"{name}={shown(path)}"]
-    return shlex.join(words)
+    return shlex.join([*words, *more])
 
 
 def refuse_without_trainer(trainer_command: Sequence[str] | None) -> None:

@@ -176,10 +176,10 @@ def ending(text: str, limit: int = 80) -> str:
     return joined if len(joined) <= limit else "…" + joined[1 - limit :]
 
 
-def print_stopped(err: Console, result: RunResult | None, again: str) -> None:
+def print_stopped(err: Console, result: RunResult | None, again: str, *, then: str = "Go on with") -> None:
     message = result.message if result else "before the next part began"
     err.print(f"Stopped: {message}", style="bold yellow")
-    err.print(f"  Go on with: {again}", soft_wrap=True)
+    err.print(f"  {then}: {again}", soft_wrap=True)
 
 
 def print_failed(err: Console, outcome: Outcome, result: RunResult) -> None:

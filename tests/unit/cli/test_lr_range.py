@@ -62,6 +62,37 @@ def test_a_failure_is_told_as_a_runs(job: Path) -> None:
     assert "file://a.jsonl line 3: no JSON" in err
 
 
+def test_a_test_that_fails_leaves_no_curve_of_one_before_it(job: Path) -> None:
+    assert ran(job, Range())[0] == 0
+    folder = job.parent / "run" / "lr-range"
+    (folder / "lr-range.svg").touch()
+    assert ran(job, Range(), mode="bad-data")[0] == 11
+    assert not list(folder.glob("lr-range.*"))
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["the first test", "after another one"])
+def test_told_to_stop_while_it_prepares_it_ends_before_it_tests(job: Path, before: bool) -> None:
+    if before:
+        assert ran(job, Range())[0] == 0
+    code, out, err = ran(job, Range(), mode="stopped-in-prepare")
+    assert (code, out) == (75, "")
+    assert "Stopped: before the next part began" in err
+
+
+@pytest.mark.parametrize("mode", ["saves-on-sigterm", "hangs-after-sigterm"])
+def test_on_ctrl_c_it_says_that_nothing_is_kept_and_how_to_test_again(job: Path, mode: str) -> None:
+    spaced = job.rename(job.with_name("my job.yaml"))
+    _, out, err = ran(spaced, Range("task", 1e-6, None, 50), mode=mode)
+    words = "--lr-range --lr-stage task --lr-from 1e-06 --lr-steps 50"
+    again = f"finetune run '{spaced}' --run-folder {job.parent / 'run'} {words}"
+    assert not out
+    assert f"stopping: the test keeps nothing; start it again with `{again}`" in err
+    assert "saves first" not in err
+    assert "last checkpoint is" not in err
+    if mode == "saves-on-sigterm":
+        assert f"Start it again with: {again}" in err
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
