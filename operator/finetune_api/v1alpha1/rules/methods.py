@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, get_args, get_origin
+
+from pydantic import BaseModel
 
 from finetune_api.v1alpha1.method import TABLE
 from finetune_api.v1alpha1.methods.common import Targeted
 from finetune_api.v1alpha1.rules.rule import Rule, Unique, either
 from finetune_api.v1alpha1.support import USUAL_WARMUP, Row
+from finetune_api.v1alpha1.training import DEFAULT_ROWS
 
 STAGE: Final = "spec.stages[]"
 METHOD: Final = "spec.stages[].method"
@@ -64,7 +67,7 @@ def _all_linear(name: str) -> Rule:
 
 def _unusual(method: str, row: Row) -> Iterator[Rule]:
     """What `finetune validate` warns of: a rate, a batch or a warm-up that nobody uses with this method."""
-    rate, rows = "it.learningRate", "it.?perDeviceTrainBatchSize.orValue(8) * it.?gradientAccumulationSteps.orValue(1)"
+    rate, rows = "it.learningRate", f"it.?perDeviceTrainBatchSize.orValue({DEFAULT_ROWS}) * it.?gradientAccumulationSteps.orValue(1)"
     said = "has(it.perDeviceTrainBatchSize) || has(it.gradientAccumulationSteps)"
     (low, high), (fewest, most) = row.usual, row.usual_batch
     warmup = f"it.?warmupSteps.orValue(0) <= it.?maxSteps.orValue({_ENDLESS}) * {USUAL_WARMUP}"
@@ -238,10 +241,25 @@ RULES: Final = (
 def _lists() -> Iterator[Unique]:
     """Every list of names among the options."""
     for method, row in TABLE.items():
-        for field in row.options.model_fields.values() if row.options is not None else ():
-            if "list[" in str(field.annotation):
-                inner = "[].parameters" if "ParameterGroup" in str(field.annotation) else ""
-                yield Unique(f"{METHOD}.{method}.{field.alias}{inner}")
+        if row.options is not None:
+            yield from _lists_of(row.options, f"{METHOD}.{method}")
+
+
+def _lists_of(model: type[BaseModel], path: str) -> Iterator[Unique]:
+    """The lists of names among a model's fields, and among those of what its other lists are of."""
+    for field in model.model_fields.values():
+        item, inner = _item(field.annotation), f"{path}.{field.alias}"
+        if isinstance(item, type) and issubclass(item, BaseModel):
+            yield from _lists_of(item, f"{inner}[]")
+        elif item is not None:
+            yield Unique(inner)
+
+
+def _item(annotation: object) -> object:
+    """What a list is of, in an annotation such as `list[str] | None`; None where there is no list."""
+    if get_origin(annotation) is list:
+        return get_args(annotation)[0]
+    return next((item for each in get_args(annotation) if (item := _item(each)) is not None), None)
 
 
 UNIQUE: Final = tuple(_lists())
