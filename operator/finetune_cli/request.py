@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune_api.constants import REASONS, Reason
+from finetune_api.sources import claim_in, credentials, uris
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
 from finetune_cli.errors import CommandError
 
@@ -45,8 +46,8 @@ def pairs(option: str, values: Iterable[str]) -> dict[str, Path]:
 
 def refuse_missing(spec: FineTuneJobSpec, request: RunRequest) -> None:
     """Raise where the job uses a claim or a Secret that this machine was not told of; all of them at once."""
-    claims = sorted({uri.removeprefix("pvc://").split("/")[0] for uri in uris(spec) if uri.startswith("pvc://")} - set(request.mounts))
-    secrets = sorted(credentials(spec) - set(request.secrets))
+    claims = sorted({claim for _, uri in uris(spec) if (claim := claim_in(uri)) is not None} - set(request.mounts))
+    secrets = sorted({name for _, name in credentials(spec)} - set(request.secrets))
     if not claims and not secrets:
         return
     wants = [f"--mount {name}=DIR" for name in claims] + [f"--secret {name}=FILE" for name in secrets]
@@ -69,27 +70,3 @@ def unused(spec: FineTuneJobSpec) -> list[str]:
     }
     fields = [f"spec.{name}" for name, present in asked.items() if present]
     return [f"{', '.join(fields)}: for clusters only; this machine runs the job as it is"] if fields else []
-
-
-def uris(spec: FineTuneJobSpec) -> Sequence[str]:
-    """Every URI of a job: what it reads and where it writes."""
-    found = [spec.model.uri, *(suite.data.uri for suite in spec.evaluation.suites)]
-    for stage in spec.stages:
-        found += [source.uri for source in stage.data.train]
-        if stage.data.validation and stage.data.validation.uri:
-            found.append(stage.data.validation.uri)
-        if stage.training.classifier:
-            found.append(stage.training.classifier.uri)
-    return [*found, spec.output.uri] if spec.output.uri else found
-
-
-def credentials(spec: FineTuneJobSpec) -> set[str]:
-    """The names of the Secrets that a job's sources use."""
-    found = [spec.model.credentials, *(suite.data.credentials for suite in spec.evaluation.suites)]
-    for stage in spec.stages:
-        found += [source.credentials for source in stage.data.train]
-        if stage.data.validation:
-            found.append(stage.data.validation.credentials)
-        if stage.training.classifier:
-            found.append(stage.training.classifier.credentials)
-    return {name for name in found if name is not None}

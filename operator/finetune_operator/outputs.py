@@ -6,8 +6,8 @@ import sys
 from typing import Any
 
 from finetune_api.constants import ConditionType
+from finetune_api.sources import claim_in
 from finetune_operator.model import Manifest, Output
-from finetune_operator.resources.storage import claim_in
 from finetune_operator.views import holds
 
 

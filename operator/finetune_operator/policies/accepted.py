@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from finetune_api.constants import ConditionReason, ConditionType
 from finetune_api.problem import Problem
+from finetune_api.sources import claim_in, credentials, uris
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob, Retain
 from finetune_operator import parsed
 from finetune_operator.case import Case, Step, refusing
 from finetune_operator.model import Manifest, Observed
 from finetune_operator.policies.runtime import RETRY_SECONDS
-from finetune_operator.resources.storage import claim_in, credentials, offered_claims, offered_secrets, uris
+from finetune_operator.resources.storage import offered_claims, offered_secrets
 from finetune_operator.views import condition
 
 MAX_CONFIG = 200_000
@@ -31,7 +32,7 @@ def parse(seen: Observed) -> FineTuneJob | Step:
             Problem(
                 path, f"{uri}: there is no such folder on a cluster", "use pvc://NAME/PATH, and name the claim in spec.references.claims"
             )
-            for path, uri in uris(job)
+            for path, uri in uris(job.spec)
             if uri.startswith("file://")
         ]
     if job is None or problems:
@@ -48,14 +49,14 @@ def runnable(case: Case) -> Step | None:
     names = ", ".join(sorted(offered)) or "there is none"
     problems = [
         Problem(path, f"{uri} names no claim of this job or its runtime ({names})", "add {name, claimName} to spec.references.claims")
-        for path, uri in uris(case.parts.job)
+        for path, uri in uris(spec)
         if claim_in(uri) is not None and claim_in(uri) not in offered
     ]
     secrets = offered_secrets(case.parts.job, runtime)
     names = ", ".join(sorted(secrets)) or "there is none"
     problems += [
         Problem(path, f"{name} names no Secret of this job or its runtime ({names})", "add {name, secretName} to spec.references.secrets")
-        for path, name in credentials(case.parts.job)
+        for path, name in credentials(spec)
         if name not in secrets
     ]
     if spec.output.uri is not None and (claim := offered.get(claim_in(spec.output.uri) or "")) is not None and claim.read_only:

@@ -6,10 +6,11 @@ Age alone would not do: Kubernetes tells it in whole seconds.
 from __future__ import annotations
 
 from finetune_api.constants import ConditionReason
+from finetune_api.sources import claim_in
 from finetune_operator.case import Case, Step, needing, refusing
 from finetune_operator.model import Need, Output, Sibling
 from finetune_operator.outputs import folder_of
-from finetune_operator.resources.storage import claim_in, offered_claims
+from finetune_operator.resources.storage import offered_claims
 
 RETRY_SECONDS = 60.0
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from finetune_api import constants as c
+from finetune_api.sources import claim_in, credentials, uris
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
 from finetune_api.v1alpha1.runtime import AccessMode, ClusterFineTuneRuntimeSpec
-from finetune_api.v1alpha1.training import CLASSIFIER
 from finetune_operator.model import Manifest
 from finetune_operator.names import claim_name
 
@@ -26,29 +24,6 @@ class MountedClaim:
     read_only: bool
 
 
-def uris(job: FineTuneJob) -> Iterator[tuple[str, str]]:
-    """Yield every URI of a job with its field's path."""
-    spec = job.spec
-    yield "spec.model.uri", spec.model.uri
-    for index, stage in enumerate(spec.stages):
-        for number, source in enumerate(stage.data.train):
-            yield f"spec.stages[{index}].data.train[{number}].uri", source.uri
-        if stage.data.validation is not None and stage.data.validation.uri is not None:
-            yield f"spec.stages[{index}].data.validation.uri", stage.data.validation.uri
-        if stage.training.classifier is not None:
-            yield f"spec.stages[{index}].{CLASSIFIER}.uri", stage.training.classifier.uri
-    for index, suite in enumerate(spec.evaluation.suites):
-        yield f"spec.evaluation.suites[{index}].data.uri", suite.data.uri
-    if spec.output.uri is not None:
-        yield "spec.output.uri", spec.output.uri
-
-
-def claim_in(uri: str) -> str | None:
-    """Return NAME of `pvc://NAME/…`, None for another kind of URI."""
-    found = re.match(r"pvc://([^/]+)", uri)
-    return found[1] if found else None
-
-
 def offered_claims(job: FineTuneJob, runtime: ClusterFineTuneRuntimeSpec) -> dict[str, MountedClaim]:
     """Return the claims that a job may name. The job's own win over the runtime's, and are written to only for the output."""
     written = claim_in(job.spec.output.uri) if job.spec.output.uri is not None else None
@@ -60,22 +35,8 @@ def offered_claims(job: FineTuneJob, runtime: ClusterFineTuneRuntimeSpec) -> dic
 def used_claims(job: FineTuneJob, runtime: ClusterFineTuneRuntimeSpec) -> list[MountedClaim]:
     """Return the claims that the job's URIs name, by name."""
     offered = offered_claims(job, runtime)
-    names = {claim_in(uri) for _, uri in uris(job)}
+    names = {claim_in(uri) for _, uri in uris(job.spec)}
     return [claim for name, claim in sorted(offered.items()) if name in names]
-
-
-def credentials(job: FineTuneJob) -> Iterator[tuple[str, str]]:
-    """Yield the name in every field `credentials` of a job, with the field's path."""
-    spec = job.spec
-    fields = [("spec.model", spec.model.credentials)]
-    for index, stage in enumerate(spec.stages):
-        fields += [(f"spec.stages[{index}].data.train[{number}]", source.credentials) for number, source in enumerate(stage.data.train)]
-        if stage.data.validation is not None:
-            fields.append((f"spec.stages[{index}].data.validation", stage.data.validation.credentials))
-        if stage.training.classifier is not None:
-            fields.append((f"spec.stages[{index}].{CLASSIFIER}", stage.training.classifier.credentials))
-    fields += [(f"spec.evaluation.suites[{index}].data", suite.data.credentials) for index, suite in enumerate(spec.evaluation.suites)]
-    return ((f"{path}.credentials", name) for path, name in fields if name is not None)
 
 
 def offered_secrets(job: FineTuneJob, runtime: ClusterFineTuneRuntimeSpec) -> dict[str, str]:
@@ -86,7 +47,7 @@ def offered_secrets(job: FineTuneJob, runtime: ClusterFineTuneRuntimeSpec) -> di
 
 def used_secrets(job: FineTuneJob, runtime: ClusterFineTuneRuntimeSpec) -> dict[str, str]:
     """Return the Secrets that the job's fields `credentials` name: name → Secret."""
-    named = {name for _, name in credentials(job)}
+    named = {name for _, name in credentials(job.spec)}
     return {name: secret for name, secret in sorted(offered_secrets(job, runtime).items()) if name in named}
 
 

@@ -16,17 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
 from finetune_api.wire import RunResult
 from finetune_cli.errors import CommandError
 from finetune_cli.manifests import check_text
-from finetune_cli.request import RunRequest, credentials, pairs, uris
+from finetune_cli.request import RunRequest, pairs
 from finetune_cli.run import run
 from finetune_cli.run_folder import finished
 from finetune_cli.summary import ending, shortened
 from finetune_cli.supervisor import Stops
-from tests.builders import edited
-from tests.manifests import VALID
 from tests.unit.cli.manifests import BAD, GOOD, renamed
 
 STAND_IN = Path(__file__).with_name("stand_in_trainer.py")
@@ -353,13 +350,6 @@ def test_every_claim_and_secret_that_is_missing_is_asked_for_at_once(job: Path) 
     error = refused(job)
     assert error.exit_code == 12
     assert error.hint.startswith("Add --mount data=DIR --mount models=DIR --secret hf=FILE:")
-
-
-def test_a_classifier_s_uri_and_secret_are_asked_for_too() -> None:
-    edits = {"spec.stages[1].training.earlyStopping.classifier.credentials": "hub"}
-    found = FineTuneJob.model_validate(edited(VALID["early stopping by the Instruction Following Score"], edits)).spec
-    assert "hf://a/b" in uris(found)
-    assert "hub" in credentials(found)
 
 
 def test_mounts_and_secrets_are_told_to_the_trainer(job: Path) -> None:
