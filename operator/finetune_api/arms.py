@@ -58,3 +58,8 @@ def words(spec: FineTuneJobSpec, arm: int | None) -> str:
         return ""
     every = arms(spec)
     return every[arm].words if arm < len(every) else ""
+
+
+def placed(arm: str, text: str) -> str:
+    """Return what is at work behind the words of the arm that it is at work for: `seed 2, direct: task`."""
+    return f"{arm}: {text}" if arm else text

@@ -67,7 +67,7 @@ FINE_TUNE_JOB: Final = Kind(
 """,
     columns=(
         Column("Phase", "string", ".status.phase", 0, "Where the job stands"),
-        Column("Stage", "string", ".status.currentStage", 0, "The stage that runs"),
+        Column("Stage", "string", ".status.summary.stage", 0, "The stage that runs, and for which seed"),
         Column("Progress", "integer", ".status.progress.percent", 0, "Percent of the whole job"),
         Column("Loss", "number", ".status.progress.loss", 0, "Training loss a token"),
         Column("ETA", "string", ".status.progress.eta", 0, "Time left, estimated"),

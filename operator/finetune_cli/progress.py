@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from finetune_api.arms import placed
 from finetune_api.wire import Activity, ProgressReport
 
 VALIDATION = "validation"
@@ -44,7 +45,7 @@ class Track:
         if self.report is None:
             return "starting"
         arm = self.report.arm
-        return (f"{self.arms[arm]}: " if arm is not None and arm < len(self.arms) else "") + self._headline(self.report)
+        return placed(self.arms[arm] if arm is not None and arm < len(self.arms) else "", self._headline(self.report))
 
     def _headline(self, report: ProgressReport) -> str:
         stage, suite = report.stage, report.suite

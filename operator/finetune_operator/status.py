@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from finetune_api import arms
 from finetune_api import constants as c
 from finetune_api.constants import AttemptReason, ConditionType, EventReason
 from finetune_api.v1alpha1.status import Phase
@@ -93,16 +94,18 @@ def _of_case(case: Case, step: Step, old: Mapping[str, Any], live: Live | None) 
         fields["currentStage"] = next(
             (stage["name"] for stage in stages if stage["name"] in case.current.segment.stages and stage["phase"] != Phase.SUCCEEDED), None
         )
+    progress = fold.progress(case, step, old, live)
+    at_work = arms.placed(progress.get("arm", ""), fields["currentStage"]) if fields["currentStage"] else None
     return {
         **fields,
-        "progress": fold.progress(case, step, old, live),
+        "progress": progress,
         "warnings": fold.warnings(step, old, live),
         "stages": stages,
         "evaluation": evaluation,
         "seeds": _dumped(step.result, "seeds") or old.get("seeds"),
         "artifacts": _dumped(step.result, "artifacts") or old.get("artifacts"),
         "provenance": _dumped(step.result, "provenance") or old.get("provenance"),
-        "summary": _summary(case, history, evaluation or []),
+        "summary": _summary(case, history, evaluation or [], at_work),
     }
 
 
@@ -207,8 +210,9 @@ def _results(case: Case) -> list[tuple[Attempt, RunResult]]:
     return [(attempt, result) for attempt, result in told if result is not None]
 
 
-def _summary(case: Case, history: History, evaluation: list[Fields]) -> Fields:
+def _summary(case: Case, history: History, evaluation: list[Fields], at_work: str | None) -> Fields:
     summary = {
+        "stage": at_work,
         "methods": "+".join(stage.method.type.value for stage in case.spec.stages)[:256],
         "queue": case.runtime.queue_name,
         "node": next((attempt.node for attempt in reversed(history.attempts) if attempt.node), None),

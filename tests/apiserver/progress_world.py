@@ -44,9 +44,13 @@ class World:
     def port(self) -> int:
         return port_of(self.log)
 
-    def start(self, name: str) -> Object:
+    def start(self, name: str, **spec: Any) -> Object:
         """Make a job; returns its pod, which runs and knows where to report."""
-        made = job(stage("only", data={"train": [{"uri": "hf://datasets/owner/name/x.jsonl"}]}), runtimeRef={"name": "reports"})
+        made = job(
+            stage("only", data={"train": [{"uri": "hf://datasets/owner/name/x.jsonl"}], "validation": {"fraction": 0.1}}),
+            runtimeRef={"name": "reports"},
+            **spec,
+        )
         self.api.post(JOBS.format(self.namespace), {**made, "metadata": {"name": name}})
         return self.pod(name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +47,18 @@ def test_a_pods_report_is_what_kubectl_shows(world: World) -> None:
     await_value(lambda: world.status("shown").get("phase") == "Succeeded", what="its end", timeout=SECONDS)
     assert world.status("shown")["progress"]["percent"] == 100
     assert "eta" not in world.status("shown")["progress"]
+
+
+def test_kubectl_shows_which_seed_is_trained(world: World) -> None:
+    pod = world.start("seeds", seeds=[1, 7])
+    for arm, words in enumerate(("seed 1: only", "seed 7: only")):
+        assert world.report(pod, train(arm + 1, arm=arm))[0] == 200
+        world.step("seeds", arm + 1)
+        header, row = world.cluster.kubectl("get", "ftj", "seeds", "-n", world.namespace).splitlines()
+        assert row[header.index("STAGE") : header.index("PROGRESS")].strip() == words
+        assert re.search(
+            rf"\n +Arm: +{words.partition(':')[0]}\n", world.cluster.kubectl("describe", "ftj", "seeds", "-n", world.namespace)
+        )
 
 
 SUCCESS: Final = '{"outcome": "Succeeded", "exitCode": 0, "message": "done"}'

@@ -177,7 +177,14 @@ def test_status_is_the_operator_s_and_its_columns_show(control_plane: Cluster, s
         "phase": "Running",
         "currentStage": "task",
         "progress": {"percent": 41, "loss": 0.81, "eta": "1h0m"},
-        "summary": {"queue": "team", "methods": "lora+lora", "node": "gpu-1", "attempts": "1/3", "score": "loss 5.34 → 3.31"},
+        "summary": {
+            "stage": "task",
+            "queue": "team",
+            "methods": "lora+lora",
+            "node": "gpu-1",
+            "attempts": "1/3",
+            "score": "loss 5.34 → 3.31",
+        },
         "runtime": runtime,
     }
     assert control_plane.api.patch(f"{path}/status", {"status": status})["status"] == status

@@ -73,6 +73,8 @@ class Progress(ApiModel):
 class Summary(ApiModel):
     """Strings for kubectl's columns."""
 
+    stage: Short | None = None
+    """The stage that runs, behind its arm where the job has several. Example: "seed 2: task" """
     methods: Short | None = None
     """The methods of its stages. Example: full+lora"""
     score: Short | None = None

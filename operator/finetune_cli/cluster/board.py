@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Protocol, TextIO
 
-from finetune_cli.cluster.story import headline
+from finetune_cli.cluster.story import at_work, headline
 from finetune_cli.cluster.words import age, one_line
 from finetune_client.objects import Job
 
@@ -69,7 +69,7 @@ class Lines:
 
     def show(self, job: Job) -> None:
         key, now = (job.namespace, job.name), self._now()
-        does = (job.phase, job.raw_status.get("currentStage"), job.says)
+        does = (job.phase, at_work(job, ""), job.says)
         text = ", ".join(headline(job))
         before = self._told.get(key)
         if before is not None and before[0] == does and (before[1] == text or (now - before[2]).total_seconds() < LINE_SECONDS):
@@ -185,7 +185,7 @@ def _table(jobs: list[Job], now: datetime, width: int, namespaces: bool) -> Tabl
         percent = 100 if job.succeeded else progress.get("percent")
         live = job.phase == "Running"
         cells = {
-            "STAGE": one_line(str(job.raw_status.get("currentStage") or "")),
+            "STAGE": at_work(job, ""),
             "LOSS": f"{progress['loss']:.4g}" if progress.get("loss") is not None else "",
             "ETA": one_line(str(progress.get("eta") or "")) if live else "",
             "AGE": age(job.created, now),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from finetune_api.arms import placed
 from finetune_cli.cluster.words import age, one_line, safe_line, span
 from finetune_cli.progress import size
 from finetune_cli.terminal import Paint
@@ -53,8 +54,8 @@ def headline(job: Job) -> list[str]:
         parts.append("being deleted")
     if progress.get("percent") is not None and not job.succeeded:
         parts.append(f"{progress['percent']} %")
-    if status.get("currentStage"):
-        parts.append(f"stage {one_line(str(status['currentStage']))}")
+    if working := at_work(job, "stage "):
+        parts.append(working)
     if job.phase == "Running":
         step, total = progress.get("step"), progress.get("totalSteps")
         if step is not None:
@@ -64,6 +65,12 @@ def headline(job: Job) -> list[str]:
         if progress.get("eta"):
             parts.append(f"{one_line(str(progress['eta']))} left")
     return parts
+
+
+def at_work(job: Job, word: str) -> str:
+    """The stage that runs, behind the word for it and what it is trained for where the job trains it more than once; empty where none runs."""
+    stage, arm = job.raw_status.get("currentStage"), (job.raw_status.get("progress") or {}).get("arm")
+    return placed(one_line(str(arm or "")), f"{word}{one_line(str(stage))}") if stage else ""
 
 
 def _head(job: Job, now: datetime, paint: Paint) -> Part:

@@ -35,7 +35,7 @@ RUNNING = seen(
     minutes=95,
     currentStage="task",
     progress={"percent": 41, "step": 410, "totalSteps": 1000, "loss": 0.81234, "eta": "1h0m"},
-    summary={"queue": "gpus", "methods": "full+lora"},
+    summary={"stage": "task", "queue": "gpus", "methods": "full+lora"},
     stages=[
         {"name": "domain", "phase": "Succeeded", "metrics": {"eval_loss": 2.5}},
         {"name": "task", "phase": "Running", "checkpoint": {"step": 400, "verified": True}},

@@ -242,6 +242,13 @@ def test_the_board_of_one_job_on_forty_columns_without_colour() -> None:
     ]
 
 
+def test_every_view_names_what_a_job_of_several_seeds_trains() -> None:
+    arm = seen("seeds", "Running", currentStage="task", progress={"arm": "seed 2, direct"}, summary={"stage": "seed 2, direct: task"})
+    assert "seed 2, direct: task" in table([arm], now=NOW).splitlines()[1]
+    assert "seed 2, direct: task" in drawn([arm], 120).splitlines()[1]
+    assert story(arm, [], now=NOW, paint=plain).splitlines()[0] == "seeds in team-a: Running, seed 2, direct: stage task"
+
+
 def test_what_is_under_way_stands_above_what_ended_and_what_has_no_room_is_counted() -> None:
     lines = drawn(ALL, 80).splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["support-intents", "new", "waits", "nightly", "done"]
@@ -265,6 +272,8 @@ def test_lines_come_when_something_changes_and_not_with_every_figure() -> None:
         clock[0] += timedelta(seconds=seconds)
         lines.show(seen("waits", "Running", said="it trains", progress={"percent": 3, "loss": loss}))
     lines.show(seen("waits", "Running", said="it trains", progress={"percent": 3, "loss": 0.3}))
+    for arm in ("seed 1", "seed 2"):
+        lines.show(seen("waits", "Running", said="it trains", currentStage="task", progress={"percent": 3, "arm": arm}))
     lines.note("no connection")
     lines.note("")
     lines.gone(WAITING)
@@ -273,6 +282,8 @@ def test_lines_come_when_something_changes_and_not_with_every_figure() -> None:
         "waits: Pending: 0 of 3 nodes have nvidia.com/gpu free",
         "waits: Running, 3 %, loss 0.5: it trains",
         "waits: Running, 3 %, loss 0.3",
+        "waits: Running, 3 %, seed 1: stage task: it trains",
+        "waits: Running, 3 %, seed 2: stage task: it trains",
         "no connection",
         "the connection is back",
         "waits: deleted",

@@ -155,6 +155,7 @@ def test_the_stage_before_the_reported_one_is_done() -> None:
     assert world.status["currentStage"] == "task"
     tell(world, None, 60)
     assert world.status["currentStage"] == "task", "without a report it stays as it was known"
+    assert world.status["summary"]["stage"] == "task"
 
 
 def test_preparing_has_a_percentage_too() -> None:
@@ -338,6 +339,7 @@ def test_status_tells_the_arm_at_work_and_where_it_is(arm: int, stage: str, word
         if (before, name) <= (arm, stage):
             tell(world, live(world, train(5, 10.0, name, arm=before), pace=0.1), 20)
     assert (world.status["progress"]["arm"], world.status["currentStage"]) == (words, stage)
+    assert world.status["summary"]["stage"] == f"{words}: {stage}", "what kubectl's column shows"
     assert [each["phase"] for each in world.status["stages"]] == phases
 
 
@@ -357,6 +359,6 @@ def test_what_seeds_and_a_comparison_came_to_is_in_the_status_and_told_once() ->
     world.settle(5)
     assert world.status["seeds"] == seeds
     assert (world.status["evaluation"][0]["seeds"], world.status["evaluation"][0]["direct"]) == (over, direct)
-    assert "arm" not in world.status["progress"]
+    assert "arm" not in world.status["progress"] and "stage" not in world.status["summary"]
     assert [note for note in world.notes if note in ("SeedChosen", "StagingCompared")] == ["SeedChosen", "StagingCompared"]
     assert any("test loss: -0.1 (-0.2 to -0.05)" in text for text in world.told)
