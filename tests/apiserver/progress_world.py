@@ -30,6 +30,8 @@ RUNTIME: Final = {
     },
 }
 
+DATA: Final = {"train": [{"uri": "hf://datasets/owner/name/x.jsonl"}], "validation": {"fraction": 0.1}}
+
 
 @dataclass
 class World:
@@ -44,13 +46,9 @@ class World:
     def port(self) -> int:
         return port_of(self.log)
 
-    def start(self, name: str, **spec: Any) -> Object:
-        """Make a job; returns its pod, which runs and knows where to report."""
-        made = job(
-            stage("only", data={"train": [{"uri": "hf://datasets/owner/name/x.jsonl"}], "validation": {"fraction": 0.1}}),
-            runtimeRef={"name": "reports"},
-            **spec,
-        )
+    def start(self, name: str, *stages: Object, **spec: Any) -> Object:
+        """Make a job, of one stage where none is given; returns its pod, which runs and knows where to report."""
+        made = job(*(stages or [stage("only", data=DATA)]), runtimeRef={"name": "reports"}, **spec)
         self.api.post(JOBS.format(self.namespace), {**made, "metadata": {"name": name}})
         return self.pod(name)
 

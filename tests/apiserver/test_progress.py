@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from finetune_operator.progress.live import INTERVAL
 from finetune_operator.progress.server import POD_BURST
 from tests.apiserver.installation import USERNAME, running_operator
-from tests.apiserver.progress_world import World, installed, train
+from tests.apiserver.progress_world import DATA, World, installed, train
 from tests.apiserver.reporting import FLAGS, SECONDS, authority_of, expired, report, signed_anew, token
+from tests.builders import stage
 from tests.cluster import Cluster, audit
 from tests.cluster.api import Object
 from tests.cluster.pods import await_value, finish
@@ -49,16 +50,24 @@ def test_a_pods_report_is_what_kubectl_shows(world: World) -> None:
     assert "eta" not in world.status("shown")["progress"]
 
 
-def test_kubectl_shows_which_seed_is_trained(world: World) -> None:
-    pod = world.start("seeds", seeds=[1, 7])
-    for arm, words in enumerate(("seed 1: only", "seed 7: only")):
-        assert world.report(pod, train(arm + 1, arm=arm))[0] == 200
-        world.step("seeds", arm + 1)
-        header, row = world.cluster.kubectl("get", "ftj", "seeds", "-n", world.namespace).splitlines()
-        assert row[header.index("STAGE") : header.index("PROGRESS")].strip() == words
-        assert re.search(
-            rf"\n +Arm: +{words.partition(':')[0]}\n", world.cluster.kubectl("describe", "ftj", "seeds", "-n", world.namespace)
-        )
+def test_kubectl_shows_which_seed_is_trained_whichever_pod_trains_it(world: World) -> None:
+    """The stages ask for different resources, so that a pod trains the first for every seed, and another the second."""
+    stages = [stage("domain", handOver="merge", data=DATA), stage("task", data=DATA, resources={"gpus": 0})]
+    pod = world.start("seeds", *stages, seeds=[1, 7])
+    for name in ("domain", "task"):
+        for arm, seed in enumerate(("seed 1", "seed 7")):
+            assert world.report(pod, {**train(100 + arm, arm=arm), "stage": name})[0] == 200
+            world.step("seeds", 100 + arm)
+            header, row = world.cluster.kubectl("get", "ftj", "seeds", "-n", world.namespace).splitlines()
+            assert row[header.index("STAGE") : header.index("PROGRESS")].strip() == f"{seed}: {name}"
+            described = world.cluster.kubectl("describe", "ftj", "seeds", "-n", world.namespace)
+            assert re.search(rf"\n +Arm: +{seed}\n", described)
+        finish(world.api, world.api.get(f"/api/v1/namespaces/{world.namespace}/pods/{pod['metadata']['name']}"), message=SUCCESS)
+        if name == "domain":
+            pod = world.pod("seeds", other_than=pod["metadata"]["name"])
+            assert world.status("seeds")["summary"]["stage"] == "task", "nobody has said for which seed"
+    await_value(lambda: world.status("seeds").get("phase") == "Succeeded", what="its end", timeout=SECONDS)
+    assert [each["segment"] for each in world.status("seeds")["attempts"]] == ["domain", "task"]
 
 
 SUCCESS: Final = '{"outcome": "Succeeded", "exitCode": 0, "message": "done"}'

@@ -18,8 +18,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from finetune_api.plan import Runtime, plan
+from finetune_api.plan import Runtime, plan, segments
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
+from finetune_api.v1alpha1.stage import Resources
 from finetune_api.wire import TrainerConfig
 from finetune_trainer.checkpoint.lineage import chain, head, newest_valid
 from finetune_trainer.run_folder import RunFolder
@@ -47,6 +48,13 @@ class Prepared:
         shutil.copytree(self.template, folder, symlinks=True)
         return self.config.model_copy(update={"run_folder": str(folder)})
 
+    def apart(self, name: str) -> list[TrainerConfig]:
+        """The configs of a new run in which each stage has a process of its own, as where stages ask for different resources."""
+        config = self.fresh(name)
+        stages = [stage.model_copy(update={"resources": Resources(gpus=index)}) for index, stage in enumerate(config.spec.stages)]
+        spec = config.spec.model_copy(update={"stages": stages})
+        return [config.model_copy(update={"spec": spec, "segment": segment}) for segment in segments(spec)[1:]]
+
 
 def prepare(name: str, demo: Path, folder: Path, **checkpoint: Any) -> Prepared:
     """Plan a configuration and run its prepare segment. `checkpoint`: options of all its stages' checkpoints, in the place of its own."""
@@ -55,11 +63,11 @@ def prepare(name: str, demo: Path, folder: Path, **checkpoint: Any) -> Prepared:
         stage["checkpoint"] = {**stage["checkpoint"], **checkpoint}
     job = FineTuneJob.model_validate(document)
     template = folder / "prepared"
-    segments = plan(job, runtime=Runtime(run_folder=str(template), base_folder=str(demo), threads=1)).segments
+    prepares, trains = plan(job, runtime=Runtime(run_folder=str(template), base_folder=str(demo), threads=1)).segments
     template.mkdir()
-    code = forked(segments[0], "prepare").end().code
+    code = forked(prepares, "prepare").end().code
     assert code == 0, log_of(template)
-    return Prepared(name, segments[1], folder, template)
+    return Prepared(name, trains, folder, template)
 
 
 @dataclass

@@ -1,4 +1,5 @@
-"""A job of several arms is killed in its second seed, in its comparison and while it publishes, and ends in the same bytes as an undisturbed one."""
+"""A job of several arms is killed in its second seed, in its comparison and while it publishes, and ends in the same bytes as an undisturbed one;
+and so it does where each of its stages has pods of its own."""
 
 from __future__ import annotations
 
@@ -59,3 +60,17 @@ def test_a_job_of_several_arms_goes_on_in_the_arm_where_it_stood(prepared: Prepa
     assert not [report for report in ended.reports if report["activity"] == "train"], "nothing was left to train"
     assert differing(expected, digests(config)) == [], log_of(folder)
     assert comparable(config) == wanted
+
+    # Where the stages ask for different resources, one pod trains the first stage of both seeds, and another all that is left.
+    first, second = prepared.apart("apart")
+    folder = Path(first.run_folder)
+    ended = forked(first).end()
+    assert ended.code == 0, log_of(folder)
+    assert {(each["arm"], each["stage"]) for each in ended.reports if each["activity"] == "train"} == {(0, "domain"), (1, "domain")}
+    killed = forked(second).end(signal.SIGKILL, at("train", arm=1, done=3))
+    assert (killed.code, killed.struck) == (KILLED, True), log_of(folder)
+    ended = forked(second).end()
+    assert ended.code == 0, log_of(folder)
+    assert {(each["arm"], each["stage"]) for each in ended.reports if each["activity"] == "train"} == {(arm, "task") for arm in (1, 2, 3)}
+    assert differing(expected, digests(second)) == [], log_of(folder)
+    assert comparable(second) == wanted

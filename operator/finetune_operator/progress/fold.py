@@ -40,22 +40,26 @@ def progress(case: Case, step: Step, old: Mapping[str, Any], live: Live | None) 
     before: Fields = dict(old.get("progress") or {})
     whole = {"percent": 100} if step.succeeded else {}
     if live is None:
-        return (before if step.running else _standing(before)) | whole
+        return (before if step.running and _has_spoken(case) else _standing(before)) | whole
     share = live.update.percent
     told: Fields = {**_standing(before), "updatedAt": format_time(live.received)}
     if share is not None:
         told["percent"] = max(int(before.get("percent") or 0), min(MOST_RUNNING, int(share)))
-    if arm := arms.words(case.spec, live.update.arm):
-        told["arm"] = arm
     if (training := live.training) is not None:
         told |= {"step": training.done, "totalSteps": training.total, "epoch": rounded(training.epoch), "loss": rounded(training.loss)}
     told |= _gpu(live.update, running=step.running)
     if step.running:
+        told["arm"] = arms.words(case.spec, live.update.arm) or None
         if live.update.activity is Activity.TRAIN:
             told["tokensPerSecond"] = rounded(live.training.tokens_per_second) if live.training is not None else None
         if share is not None and (left := seconds_left(share, live.pace, case.history.live_seconds(case.now))) is not None:
             told |= {"etaSeconds": left, "eta": duration(left)}
     return {name: value for name, value in told.items() if value is not None} | whole
+
+
+def _has_spoken(case: Case) -> bool:
+    """Whether the newest attempt has trained: what stands is of an earlier one until it does, or its report is still to come again."""
+    return bool(case.history.attempts) and case.history.attempts[-1].step is not None
 
 
 def _gpu(update: ProgressUpdate, *, running: bool) -> Fields:

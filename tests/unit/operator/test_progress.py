@@ -308,10 +308,10 @@ def test_what_another_pod_reported_is_not_this_ones() -> None:
     assert "step" not in world.status["attempts"][-1]
 
 
-def several() -> World:
+def several(**domain: Any) -> World:
     """A job of two stages, two seeds and a comparison, at work."""
     stages = [
-        builders.stage("domain", handOver="merge", data={"train": [{"uri": "pvc://data/a"}]}),
+        builders.stage("domain", handOver="merge", data={"train": [{"uri": "pvc://data/a"}]}, **domain),
         builders.stage("task", compareWith="direct", data={"train": [{"uri": "pvc://data/b"}], "validation": {"fraction": 0.1}}),
     ]
     suites = [builders.suite("test", "causalLanguageModeling", "loss")]
@@ -343,6 +343,28 @@ def test_status_tells_the_arm_at_work_and_where_it_is(arm: int, stage: str, word
     assert [each["phase"] for each in world.status["stages"]] == phases
 
 
+def test_no_seed_is_named_until_the_next_pod_has_spoken() -> None:
+    """The stages ask for different GPUs: where a pod has trained the first for the last seed, another begins the second for the first."""
+    world = several(resources={"gpus": 1})
+    (first,) = world.pods
+    update = train(5, 30.0, "domain", arm=1, tokens_per_second=100.0)
+    tell(world, live(world, update, pace=0.1), 20)
+    assert world.status["summary"]["stage"] == "seed 2: domain"
+    world.live = live(world, update)
+    world.end(first, 0, result())
+    world.step(1)
+    world.run()
+    world.settle(1)
+    assert (world.status["phase"], world.status["summary"]["stage"]) == ("Running", "task")
+    assert "tokensPerSecond" not in world.status["progress"]
+    world.live = live(world, train(1, 40.0, "task", arm=0))
+    world.settle(20)
+    assert world.status["summary"]["stage"] == "seed 1: task"
+    world.live = None
+    world.settle(20)
+    assert world.status["summary"]["stage"] == "seed 1: task", "an operator that has just started has heard nothing"
+
+
 def test_what_seeds_and_a_comparison_came_to_is_in_the_status_and_told_once() -> None:
     world = several()
     seeds = {
@@ -355,6 +377,7 @@ def test_what_seeds_and_a_comparison_came_to_is_in_the_status_and_told_once() ->
     over = {"mean": 3.15, "deviation": 0.07, "low": 2.5, "high": 3.8}
     entry = {"suite": "test", "metric": "loss", "stages": [{"stage": "task", "value": 3.1}], "seeds": over, "direct": direct}
     (name,) = world.pods
+    world.live = live(world, ProgressUpdate(activity=Activity.PUBLISH, arm=1, percent=99.0))
     world.end(name, 0, published(seeds=seeds, evaluation=[entry]))
     world.settle(5)
     assert world.status["seeds"] == seeds

@@ -13,7 +13,7 @@ from typing import Any, Final
 from finetune_api import constants as c
 from finetune_api.v1alpha1.status import FineTuneJobStatus
 from finetune_operator.decide import decide
-from finetune_operator.model import Create, Decision, Delete, Need, Observed
+from finetune_operator.model import Create, Decision, Delete, Live, Need, Observed
 from finetune_operator.names import is_reader
 from tests import builders
 
@@ -97,6 +97,7 @@ class World:
         self.more: dict[str, Any] = {"pod_nodes": {}, "events": (), "nodes": (), "siblings": (), **more}
         self.refuse: Any = None
         self.serial = 0
+        self.live: Live | None = None
 
     @property
     def status(self) -> Document:
@@ -116,6 +117,7 @@ class World:
             now=START + timedelta(seconds=self.seconds),
             orphans=tuple(self.orphans),
             claim=self.claim,
+            live=self.live,
         )
         return replace(seen, **more)
 
