@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.cluster.pods import await_value
+from tests.procfs import memory
 
 TINY = "tests.apiserver.tiny_operator"
 WHOLE = "finetune_operator"
@@ -97,8 +98,7 @@ class Operator:
 
     def resident(self) -> float:
         """Resident memory in MB."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1000
+        return memory("VmRSS", self.process.pid) / 1000
 
     def open_files(self) -> int:
         """Files, pipes and connections."""

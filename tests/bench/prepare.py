@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from finetune_api.plan import Runtime, plan
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
+from tests.procfs import memory
 from tests.tiny import make_tiny_llama
 
 SAMPLE_SECONDS = 0.05
@@ -100,12 +101,11 @@ def family(pid: int) -> list[int]:
 
 
 def resident(pid: int) -> int:
-    """KiB that a process holds in memory (VmRSS: pages of mapped files count too)."""
+    """KiB that a process holds in memory."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
+        return memory("VmRSS", pid)
+    except (FileNotFoundError, ProcessLookupError, KeyError):
         return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), 0)
 
 
 def main() -> int:

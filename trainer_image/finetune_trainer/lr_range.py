@@ -24,10 +24,9 @@ from finetune_api.wire import Activity, RunResult, TrainerConfig
 from finetune_trainer import handover
 from finetune_trainer.checkpoint import lineage
 from finetune_trainer.checkpoint.files import FileLayer
-from finetune_trainer.checkpoint.lineage import CheckpointRef, stage_name
-from finetune_trainer.checkpoint.manifest import Evaluation
+from finetune_trainer.checkpoint.lineage import stage_name
+from finetune_trainer.checkpoint.nowhere import Nowhere
 from finetune_trainer.checkpoint.signals import StopFlag
-from finetune_trainer.checkpoint.snapshot import Snapshot
 from finetune_trainer.data.prepared import PreparedStage
 from finetune_trainer.engine.guards import Guard
 from finetune_trainer.engine.stage import train_stage
@@ -140,34 +139,6 @@ class Rising(Guard):
             return True
         curve = smoothed(self.losses)
         return len(curve) > FIRST and curve[-1] > 2 * DIVERGED * min(curve)  # well beyond, so that the picture shows the rise
-
-
-class Nowhere:
-    """A store that keeps nothing."""
-
-    def commit(self, stage: str, step: int, snapshot: Snapshot, *, evaluation: Evaluation = Evaluation.NONE) -> None:
-        """Nothing is kept."""
-
-    def commit_evaluated(self, stage: str, step: int, snapshot: Snapshot) -> None:
-        """Nothing is kept."""
-
-    def commit_handover(self, stage: str, step: int, snapshot: Snapshot) -> CheckpointRef:
-        raise NotImplementedError("a range test hands nothing over")
-
-    def protect(self, stage: str, step: int | None) -> None:
-        """Nothing is kept."""
-
-    def find(self, stage: str, step: int) -> CheckpointRef:
-        raise NotImplementedError("a range test has no checkpoints")
-
-    def settle(self) -> None:
-        """Nothing was read, so nothing is waited for."""
-
-    def wait(self) -> CheckpointRef | None:
-        return None
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def measure(config: TrainerConfig, asked: Asked, *, reporter: Reporter, stop: StopFlag) -> RunResult:

@@ -20,8 +20,8 @@ from finetune_api.plan import Runtime, plan
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
 from finetune_api.validation import load_problems
 from finetune_api.wire import TrainerConfig
-from finetune_trainer.checkpoint.lineage import CheckpointRef
 from finetune_trainer.checkpoint.manifest import Evaluation
+from finetune_trainer.checkpoint.nowhere import Nowhere
 from finetune_trainer.checkpoint.signals import StopFlag
 from finetune_trainer.checkpoint.snapshot import Snapshot
 from finetune_trainer.data.draws import stage_seed
@@ -41,6 +41,7 @@ from finetune_trainer.tokenizer import load_tokenizer
 from scripts.demo_assets import demo_folder
 from tests.bench.methods.settings import Setting
 from tests.bench.methods.tasks import RUNS, manifest
+from tests.procfs import memory
 
 CPU: Final = torch.device("cpu")
 FP32: Final = Precision(torch.float32, torch.float32, None)
@@ -53,8 +54,8 @@ class Refused(Exception):
 
 
 @dataclass
-class Watch:
-    """Stands where a stage's store would: saves nothing, and sees each step's end, when gradients stand and nothing is updated yet."""
+class Watch(Nowhere):
+    """Saves nothing, and sees each step's end, when gradients stand and nothing is updated yet."""
 
     module: torch.nn.Module
     reference: bool = True
@@ -76,24 +77,6 @@ class Watch:
 
     def commit(self, stage: str, step: int, snapshot: Snapshot, *, evaluation: Evaluation = Evaluation.NONE) -> None:
         self.optimizer = sum(_size(one) for name, tensors in snapshot.tensors.items() if "optim" in name for one in tensors.values())
-
-    def commit_evaluated(self, stage: str, step: int, snapshot: Snapshot) -> None:
-        pass
-
-    def commit_handover(self, stage: str, step: int, snapshot: Snapshot) -> CheckpointRef:
-        raise NotImplementedError("a cell hands nothing over")
-
-    def protect(self, stage: str, step: int | None) -> None:
-        pass
-
-    def find(self, stage: str, step: int) -> CheckpointRef:
-        raise NotImplementedError("a cell has no checkpoint")
-
-    def wait(self) -> CheckpointRef | None:
-        return None
-
-    def close(self) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -134,7 +117,7 @@ def _train(config: TrainerConfig) -> Trained:
     tokenizer = load_tokenizer(prepared.tokenizer_folder, config.spec)
     precision = resolve_precision(stage.training.mixed_precision, device=CPU, checkpoint=torch.float32, bf16_capable=False)
     seed = stage_seed(config.spec.data_seed, 0)
-    before = _status("VmRSS")
+    before = memory("VmRSS") * 1024
     model = build_stage_model(
         start=Start.base(prepared.model_folder), stage=stage, spec=config.spec, labels=prepared.stages[stage.name].labels, tokenizer=tokenizer,
         precision=precision, seed=seed,
@@ -158,7 +141,7 @@ def _train(config: TrainerConfig) -> Trained:
         "trained": counts[0],
         "parameters": every,
         "bytes": {"trained": counts[1], "gradients": watch.gradients, "optimizer": watch.optimizer},
-        "peakMiB": round((_status("VmHWM") - before) / MIB),
+        "peakMiB": round((memory("VmHWM") * 1024 - before) / MIB),
         "stepSeconds": round(statistics.median(watch.steps), 4),
         "referenceSeconds": round(statistics.median(watch.references), 5),
         "trainSeconds": round(took, 1),
@@ -221,9 +204,3 @@ def _reference() -> float:
 
 def _size(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-def _status(name: str) -> int:
-    """A line of /proc/self/status in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1]) * 1024

@@ -22,6 +22,7 @@ from tests.bench.operator.load import ENDS, STAYS, Batch, Crowd, fine_tune_job, 
 from tests.bench.operator.writes import lists, writes
 from tests.cluster import Cluster, Wanted, audit
 from tests.cluster.pods import await_value
+from tests.procfs import memory
 
 USER: Final = "bench-operator"
 GRACE: Final = 5.0
@@ -197,8 +198,7 @@ def ticks(process: int) -> float:
 
 def peak(operator: Operator) -> float:
     """The most memory that was resident, in MB."""
-    status = Path(f"/proc/{operator.process.pid}/status").read_text()
-    return int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 1000
+    return memory("VmHWM", operator.process.pid) / 1000
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from finetune_operator.memory import give_back
+from tests.procfs import memory
 
 ROOT = Path(__file__).resolve().parents[3]
 PIECES, BYTES, KEPT = 40_000, 1500, 20
@@ -18,7 +18,7 @@ PIECES, BYTES, KEPT = 40_000, 1500, 20
 
 def resident() -> float:
     """Of this process, in MB."""
-    return int(re.findall(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[0]) / 1000
+    return memory("VmRSS") / 1000
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="another C library than glibc")
