@@ -39,6 +39,8 @@ REFUSED = [
     ("an unfreezing that takes too many epochs", LLAMA, method("gradual", everyEpochs=2), "gradual.everyEpochs", "would end after 20 steps, and the stage ends after 20: write less than 2"),
     ("ranks that are never pruned", LLAMA, method("adalora", warmupShare=0.6, finalShare=0.38), "adalora.warmupShare", "20 optimizer steps leave none in which ranks could be pruned"),
     ("matrices that never freeze", LLAMA, method("aflora", initialSteps=14, finalShare=0.3), "aflora.initialSteps", "all matrices shall be frozen after step 14 of 20"),
+    ("one decision about ranks", LLAMA, method("adalora", interval=14), "adalora.interval", "pruned after step 2 (warmupShare) and until step 14 (finalShare), and no multiple of 14 lies between them: all would be cut at once: write at most 11"),
+    ("matrices that freeze before they have scores", LLAMA, method("aflora"), "aflora.finalShare", "frozen after step 6 of 20 (finalShare 0.7), and the scores that say which goes first are there after step 10: write less than 0.5, or train for 34 optimizer steps or more"),
     ("every linear module where vectors are trained", LLAMA, method("ia3", targetModules=["all-linear"]), "ia3.targetModules", "'all-linear' is no linear module"),
     ("every linear module among the norms", LLAMA, method("lnTuning", targetModules=["all-linear"]), "lnTuning.targetModules", "'all-linear' is no norm"),
     ("a prompt before a decoder's classifier", LLAMA, method("promptTuning"), "type", "cannot tell the row's last token from padding"),
@@ -64,6 +66,30 @@ def test_it_is_refused_with_what_would_do(
     assert problem.reason is Reason.INVALID_SPEC
     assert problem.where == f"spec.stages[0].method.{field}"
     assert says in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("method", "steps", "refused"),
+    [
+        (method("adalora", interval=11), 20, False),
+        (method("adalora", interval=1, warmupShare=0.6, finalShare=0.35), 20, True),
+        (method("adalora", interval=1, warmupShare=0.6, finalShare=0.3), 20, False),
+        (method("aflora"), 33, True),
+        (method("aflora"), 34, False),
+        (method("aflora", finalShare=0.5), 20, True),
+        (method("aflora", finalShare=0.49), 20, False),
+        (method("aflora", finalShare=0), 10, True),
+        (method("aflora", finalShare=0), 11, False),
+        (method("aflora", finalShare=0.9), 100, True),
+        (method("aflora", finalShare=0.9), 101, False),
+    ],
+    ids=str,
+)
+def test_a_schedule_that_just_fits(method: dict[str, Any], steps: int, refused: bool, family: Callable[[Family], Path]) -> None:
+    """What the messages above ask for is enough, and no more than that."""
+    wanted = spec((method, Objective.SUPERVISED, None))
+    found = list(method_problems(family(LLAMA), wanted.stages, None, {"stage0": (steps, 5)}))
+    assert bool(found) is refused, found
 
 
 def test_prompts_that_leave_no_room(family: Callable[[Family], Path]) -> None:

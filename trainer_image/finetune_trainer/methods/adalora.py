@@ -46,15 +46,26 @@ def before_and_after(options: AdaLora, length: Length) -> tuple[int, int]:
 
 
 def fits(setting: Setting, length: Length) -> None:
-    """Raise TrainerError(InvalidSpec) where no step is left between the two."""
+    """Raise TrainerError(InvalidSpec) where ranks could not be pruned bit by bit: no step is left for it, or no decision falls into those that are.
+
+    PEFT prunes to `targetR` after the last of these steps, whatever was decided before: alone, that would be one cut.
+    """
     options = setting.stage.method.adalora or AdaLora()
     before, after = before_and_after(options, length)
-    if length.steps - before - after < 2:
+    end = length.steps - after
+    if end - before < 2:
         raise TrainerError(
             Reason.INVALID_SPEC,
             f"{length.steps} optimizer steps leave none in which ranks could be pruned, after {before} and before the last {after}: "
             "train longer, or lower warmupShare and finalShare",
             where=setting.field("warmupShare" if before >= after else "finalShare"),
+        )
+    if (before // options.interval + 1) * options.interval >= end:
+        raise TrainerError(
+            Reason.INVALID_SPEC,
+            f"of {length.steps} optimizer steps, ranks are pruned after step {before} (warmupShare) and until step {end} (finalShare), and no "
+            f"multiple of {options.interval} lies between them: all would be cut at once: write at most {end - before - 1}, or train longer",
+            where=setting.field("interval"),
         )
 
 

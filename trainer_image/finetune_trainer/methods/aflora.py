@@ -74,9 +74,18 @@ def frozen_after(options: AfLora, length: Length) -> int:
 
 
 def fits(setting: Setting, length: Length) -> None:
-    """Raise TrainerError(InvalidSpec) where freezing begins after it ends."""
+    """Raise TrainerError(InvalidSpec) where the matrices could not be frozen one by one: freezing begins, or the first scores are there, when it ends."""
     options = setting.stage.method.aflora or AfLora()
     end = frozen_after(options, length)
+    if end <= WINDOW:
+        least = math.floor(WINDOW / (1 - options.final_share)) + 1
+        mend = f"write less than {(length.steps - WINDOW) / length.steps:.3g}, or " if length.steps > WINDOW else ""
+        raise TrainerError(
+            Reason.INVALID_SPEC,
+            f"all matrices shall be frozen after step {end} of {length.steps} (finalShare {options.final_share:g}), and the scores that say which goes "
+            f"first are there after step {WINDOW}: {mend}train for {least} optimizer steps or more",
+            where=setting.field("finalShare"),
+        )
     if options.initial_steps is not None and options.initial_steps >= end:
         raise TrainerError(
             Reason.INVALID_SPEC,

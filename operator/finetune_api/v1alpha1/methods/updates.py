@@ -11,6 +11,7 @@ class AdaLora(Targeted):
     """AdaLoRA (Zhang et al. 2023, arXiv 2303.10512): updates as singular values and vectors, and ranks that move to where they matter.
 
     It begins with `initR` everywhere and prunes to `targetR` on average. The rank of each matrix and all its averages are in every checkpoint.
+    A stage is refused where no multiple of `interval` lies between the two shares: all would be cut at once.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("init_r", "target_r")
@@ -173,7 +174,8 @@ class AfLora(Targeted):
     """AFLoRA (Liu et al. 2024, arXiv 2403.13269): ΔW = Λb·B·Λd·A with trained vectors Λ; the matrices A and B freeze one by one.
 
     Each matrix gets a score from its gradients (averaged, and how much they vary), and a growing share with the lowest scores is frozen, until the
-    vectors train alone. Less work towards the end, and fewer parameters to overfit. It is published as a plain LoRA, and merges as one.
+    vectors train alone. Less work towards the end, and fewer parameters to overfit. It is published as a plain LoRA, and merges as one. The scores
+    are there after ten steps: a stage in which all shall be frozen by then is refused.
     """
 
     r: Rank = 8
