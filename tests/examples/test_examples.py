@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.examples.trainer_process import in_process, train
 
 IN_TURN = ("instruction-following-classifier", "early-stopping-instruction-following")
 """Two examples of which the second needs what the first publishes."""
+WORDS = ("river", "stone", "water", "house", "tree", "hand", "light", "word", "grass", "bird")
 
 
 @pytest.fixture(scope="session")
@@ -42,14 +44,29 @@ def test_manifest_is_valid_as_it_stands(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in IN_TURN])
 def test_example_runs_and_its_result_loads_without_the_project(name: str, tiny_demo: Path, tmp_path: Path) -> None:
-    run_and_load(name, {"demo": tiny_demo}, tmp_path)
+    run_and_load(cut(read(name)), {"demo": tiny_demo}, tmp_path)
+
+
+def test_a_stage_that_learns_its_rows_by_heart_says_that_the_gap_opens(tiny_demo: Path, tmp_path: Path) -> None:
+    document = cut(read("train-validation-gap"))
+    (stage,) = document["spec"]["stages"]
+    stage |= {"evalSteps": 4, "training": stage["training"] | {"maxSteps": 40, "learningRate": 1e-2}}
+    # What the tiny model cannot learn but by heart: its demo's definitions are all alike.
+    draw = random.Random(0)
+    rows = [{"prompt": f"Define: thing {number}", "completion": " ".join(draw.choices(WORDS, k=8))} for number in range(30)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stage["data"]["train"] = [{"uri": f"file://{tmp_path}/rows.jsonl"}]
+    run_and_load(document, {"demo": tiny_demo}, tmp_path)
+    says = "while the training loss fell on ("
+    assert "warning: stage task: the validation loss" in (tmp_path / "log.txt").read_text()
+    assert says in (tmp_path / "run/artifacts/report.html").read_text()
 
 
 def test_what_one_example_publishes_judges_the_answers_of_the_next(tiny_demo: Path, tmp_path: Path) -> None:
     models = tmp_path / "models"
     models.mkdir()
     for name in IN_TURN:
-        result = run_and_load(name, {"demo": tiny_demo, "models": models}, tmp_path / name)
+        result = run_and_load(cut(read(name)), {"demo": tiny_demo, "models": models}, tmp_path / name)
     (stage,) = result["stages"]
     metrics, judge = stage["status"]["metrics"], "pvc://models/answers/merged"
     assert metrics["eval_instruction_following"] in {share / 8 for share in range(9)}, "of the eight rows that the fifth for validation has"
@@ -57,9 +74,9 @@ def test_what_one_example_publishes_judges_the_answers_of_the_next(tiny_demo: Pa
     assert json.loads((models / "answers/merged/config.json").read_text())["id2label"] == {"0": "answer", "1": "continuation"}
 
 
-def run_and_load(name: str, mounts: dict[str, Path], folder: Path) -> dict[str, Any]:
+def run_and_load(document: dict[str, Any], mounts: dict[str, Path], folder: Path) -> dict[str, Any]:
     """Run an example at tiny size, look at what it says, and load what it published in another process. Return result.json."""
-    job = FineTuneJob.model_validate(cut(read(name)))
+    job = FineTuneJob.model_validate(document)
     runtime = Runtime(
         run_folder=str(folder / "run"), base_folder=str(ROOT / "examples"), mounts={key: str(at) for key, at in mounts.items()}, threads=1
     )
@@ -84,6 +101,8 @@ def run_and_load(name: str, mounts: dict[str, Path], folder: Path) -> dict[str, 
     assert said == {name: metrics[name]["hand_over_scale"] for name in shared}
     assert ("of the change" in (artifacts / "README.md").read_text()) is bool(shared)
     assert ("validation loss at handOverScale" in (artifacts / "report.html").read_text()) is bool(shared)
+    copied = any(stage.data.augmentation for stage in job.spec.stages)
+    assert ("are changed copies (data.augmentation)" in (artifacts / "report.html").read_text()) is copied
     # Loaded in another process, by transformers and peft alone.
     assert in_process(load, artifacts, log=log) == 0, log.read_text()
     return result
