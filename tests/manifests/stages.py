@@ -146,6 +146,15 @@ STAGES: Final = (
         for method, row in TABLE.items()
         if row.options is not None and issubclass(row.options, Targeted)
     ),
+    *(
+        Broken(
+            f"all-linear for {method}",
+            {"spec.stages[1].method": {"type": method, method: {"targetModules": ["all-linear"]}}},
+            f"spec.stages[1].method.{method}.targetModules",
+            "all-linear is for methods that change the matrices of linear modules: write names of modules, or leave targetModules out",
+        )
+        for method in ("ia3", "lnTuning")
+    ),
     Broken(
         "a prompt for a masked language model",
         {},

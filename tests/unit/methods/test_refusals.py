@@ -45,7 +45,7 @@ REFUSED = [
     ("every linear module among the norms", LLAMA, method("lnTuning", targetModules=["all-linear"]), "lnTuning.targetModules", "'all-linear' is no norm"),
     ("a prompt before a decoder's classifier", LLAMA, method("promptTuning"), "type", "cannot tell the row's last token from padding"),
     ("a head that trains nothing", LLAMA, method("headOnly"), "type", "tied to its embeddings"),
-    ("a relative that needs linear modules", GPT2, method("oft"), "type", "cannot do this with a gpt2 model (tried)"),
+    ("a relative that needs linear modules", GPT2, method("oft"), "type", "cannot do this with a gpt2 model (tried): PEFT puts it on linear modules only, and GPT-2 keeps its weights turned round (Conv1D); choose another method for it, docs/methods.md has a table"),
     ("a group of nothing", LLAMA, method("full", groups=[{"parameters": ["*embed_tokns*"], "learningRateFactor": 2}]), "full.groups[0].parameters", "'*embed_tokns*' matches no parameter; near it are model.embed_tokens.weight"),
     ("a parameter in two groups", LLAMA, method("full", groups=[{"parameters": ["*.0.*"], "weightDecay": 0}, {"parameters": ["*norm*"], "weightDecay": 0}]), "full.groups[1].parameters", "model.layers.0.input_layernorm.weight is in groups[0] already: a parameter learns at one rate"),
     ("one use of a tied weight", LLAMA, method("partial", trained=["lm_head.*"]), "partial.trained", "matches lm_head.weight alone, which is tied to model.embed_tokens.weight: one weight, that cannot be chosen for one of its two uses"),

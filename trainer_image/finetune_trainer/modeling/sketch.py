@@ -73,7 +73,8 @@ def method_problems(
                 raise TrainerError(
                     Reason.INVALID_SPEC,
                     f"{stage.method.type} cannot do this with a {plain.model.config.model_type} model"
-                    f"{' (tried)' if refusal.because is Because.IMPOSSIBLE else ''}: {refusal.why}",
+                    f"{' (tried)' if refusal.because is Because.IMPOSSIBLE else ''}: {refusal.why}; choose another method for it, docs/methods.md "
+                    "has a table",
                     where=f"{where}.method.type",
                 )
             method, setting = method_of(stage.method.type), Setting(plain, stage, where, Start.base(model), tokenizer=tokenizer)

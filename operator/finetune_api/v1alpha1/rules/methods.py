@@ -65,6 +65,17 @@ def _all_linear(name: str) -> Rule:
     )
 
 
+def _no_all_linear(name: str) -> Rule:
+    return Rule(
+        scopes=(METHOD,),
+        each=name,
+        field="targetModules",
+        holds="!has(it.targetModules) || !('all-linear' in it.targetModules)",
+        message="all-linear is for methods that change the matrices of linear modules",
+        instead="write names of modules, or leave targetModules out",
+    )
+
+
 def _unusual(method: str, row: Row) -> Iterator[Rule]:
     """What `finetune validate` warns of: a rate, a batch or a warm-up that nobody uses with this method."""
     rate, rows = "it.learningRate", f"it.?perDeviceTrainBatchSize.orValue({DEFAULT_ROWS}) * it.?gradientAccumulationSteps.orValue(1)"
@@ -142,7 +153,11 @@ RULES: Final = (
         message="what this guard does to a weight is lost between two numbers of bf16",
         instead="write full: {weights: fp32}, or choose kl or replay",
     ),
-    *(_all_linear(method) for method, row in TABLE.items() if row.options is not None and issubclass(row.options, Targeted)),
+    *(
+        (_all_linear if issubclass(row.options, Targeted) else _no_all_linear)(method)
+        for method, row in TABLE.items()
+        if row.options is not None and "target_modules" in row.options.model_fields
+    ),
     Rule(
         scopes=(METHOD,),
         each="gradual",
