@@ -49,7 +49,10 @@ def test_nobody_asks_for_them_without_the_guard(job: Any) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{**row, "site": "forum"} for row in ROWS], "all rows have the one domain 'forum': dann needs two at least"),
+        (
+            [{**row, "site": "forum"} for row in ROWS],
+            "all rows have the one domain 'forum': dann needs two at least; add rows of another, name another column, or leave dann out",
+        ),
         ([{"text": "a dog sat"}, *ROWS], "has no field 'site'; it has 'text'"),
         ([{"text": "a dog sat", "site": " "}, *ROWS], "field 'site' must name the row's domain in 1 to 256 characters"),
         ([{"text": "a dog sat", "site": True}, *ROWS], "field 'site' is true or false, not a string"),

@@ -40,9 +40,11 @@ def check_start(stage: Stage, rows: RowSet, seed: int, where: str) -> None:
     chosen = drawn_rows(rows, stage.data.train, options.rows_to_begin, seed, replayed=replayed, where=field)
     tokens = int(rows.lengths[chosen].sum())
     if options.initialization is LoraInitialization.EVA and tokens < options.directions:
+        every = len(chosen) < options.rows_to_begin
         raise TrainerError(
             Reason.DATA_EMPTY,
-            f"{tokens} tokens in {len(chosen)} rows cannot show {options.directions} directions: write more initializationRows, "
-            "or a lower r or rho",
+            f"{tokens} tokens in {len(chosen)} row{'s' * (len(chosen) != 1)} cannot show {options.directions} directions: "
+            f"{'add rows to data.train' if every else 'write more initializationRows'}, or a lower r or rho",
             where=field,
+            hint="This start looks at rows of the stage's training data, and needs a token for each direction; initialization: default needs none.",
         )

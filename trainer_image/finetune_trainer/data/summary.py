@@ -119,7 +119,12 @@ class Summary:
             found = prepared.train.group_names.get(role, [])
             only = f"all rows have the one {role} {found[0]!r}" if found else f"no row names its {role}"
             where = f"{task.where.rpartition('.')[0]}.columns.{role}"
-            self.problems.add(where, None, f"{only}: dann needs two at least", Reason.DATA_INVALID)
+            self.problems.add(
+                where,
+                None,
+                f"{only}: dann needs two at least; add rows of another, name another column, or leave dann out",
+                Reason.DATA_INVALID,
+            )
         return not lone
 
     def _warn_of_shares(self, report: StageReport, shares: list[float]) -> None:

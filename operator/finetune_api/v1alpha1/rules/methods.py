@@ -32,7 +32,7 @@ def _own_options(name: str, required: str) -> Iterator[Rule]:
             scopes=(METHOD,),
             field="type",
             holds=f"self.type != '{name}' || has(self.{name})",
-            message=f"{name} does not say what it shall train",
+            message=f"{name} cannot do without its options",
             instead=f"add {required}",
         )
 
