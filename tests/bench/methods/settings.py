@@ -75,7 +75,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("oft", "oft"),
     Setting("fourierft", "fourierft"),
     Setting("gralora", "gralora"),
-    Setting("aflora", "aflora", {"initialSteps": 2, "finalShare": 0.3}),
+    # Its scores are there after ten steps, as many as definitions has.
+    Setting("aflora", "aflora", {"initialSteps": 2, "finalShare": 0.3}, tasks=(CLASSES,)),
     Setting("adapter", "adapter"),
     Setting("ia3", "ia3"),
     Setting("lnTuning", "lnTuning"),
