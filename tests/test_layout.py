@@ -90,7 +90,9 @@ def test_examples_run_from_a_folder_or_a_claim() -> None:
     for path in sorted((ROOT / "examples").glob("*.yaml")):
         uris = re.findall(r"^[^#\n]*\buri: ([^\s,}]+)", path.read_text(), flags=re.MULTILINE)
         assert uris, path
-        assert all(uri.startswith("pvc://demo/") for uri in uris), f"{path.name}: the same manifest runs on a machine and on a cluster"
+        assert all(uri.startswith(("pvc://demo/", "pvc://models/")) for uri in uris), (
+            f"{path.name}: the same manifest runs on a machine and on a cluster"
+        )
         assert f"examples/{path.name}" in path.read_text(), f"{path.name}: the comment at its top has the command"
 
 
