@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from finetune_api.validation import load_problems
 from scripts.demo_assets import ROOT
 from tests.bench.methods import speed
 from tests.bench.methods.page import FRAGMENT, fragment
+from tests.bench.methods.pictures import box_width, kept_points, offsets
 from tests.bench.methods.results import Results
 from tests.bench.methods.settings import BY_NAME, CLASSES, DEFINITIONS, FACTORS, SETTINGS, Setting
 from tests.bench.methods.summary import rows
@@ -107,6 +109,29 @@ def test_the_page_says_what_the_committed_results_do() -> None:
     for picture in ("methods-share.svg", "methods-kept.svg"):
         assert f"pictures/{picture}" in text
         assert (ROOT / "docs/pictures" / picture).read_text(encoding="utf-8").startswith("<svg")
+
+
+def test_names_in_a_crowded_picture_lie_neither_on_each_other_nor_outside() -> None:
+    frame = (0.0, 0.0, 620.0, 440.0)
+    at = [(300.0 + 5 * (number % 6), 40.0 + 4 * number) for number in range(30)]
+    names = ["full, aggressive + replay (-48%)" if number % 3 else "lora" for number in range(30)]
+    boxes = [
+        (x + dx - box_width(name) / 2, y + dy - 5, x + dx + box_width(name) / 2, y + dy + 5)
+        for (x, y), name, (dx, dy) in zip(at, names, offsets(at, names, frame), strict=True)
+    ]
+    for one, other in itertools.combinations(boxes, 2):
+        assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+    assert all(box[0] >= 0 and box[1] >= 0 and box[2] <= 620 and box[3] <= 440 for box in boxes)
+
+
+def test_a_point_far_outside_stands_at_the_edge_and_says_where_it_belongs() -> None:
+    """prefixTuning's perplexity is thirtyfold: on the same axis the others would be one heap."""
+    far = line("prefixTuning", 1, [4.0, 5.0])
+    far["suites"] = far["suites"] | {
+        "other": {"estimates": {"perplexity": [1500.0, 900, 2000]}, "rows": {"nll": [7.4, 7.4], "tokens": [1, 1]}}
+    }
+    points = kept_points(rows([line("before the task", 1, [4.0, 5.0]), line("lora", 1, [3.0, 4.0]), far], DEFINITIONS))
+    assert [(x, words) for x, *_, words in points] == [(pytest.approx(0.0), "lora"), (0.26, "prefixTuning (+2896%)")]
 
 
 @pytest.mark.parametrize("name", ["lora", "adalora"])

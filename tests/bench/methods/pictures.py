@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from matplotlib.axes import Axes
@@ -15,12 +14,19 @@ from finetune_trainer.report.pictures import FINAL, INK, MUTED, SECOND, Layout, 
 from tests.bench.methods.summary import GATES, Row
 
 LEAST: Final = -0.12
-"""How far left the second picture goes."""
-LETTER: Final = 0.55
+MOST: Final = 0.26
+"""How far left and right the second picture goes."""
+LETTER: Final = 0.58
 """Width of a letter as a share of the size of the font, about."""
 
+SIZE: Final = 8.0
+"""Of the names, in points."""
+GAPS: Final = (0, 9, 18, 27, 36, 48, 60, 75, 90, 110, 130, 150)
+"""How far above or below its point a name may stand, in points, nearest first."""
 
-Point = tuple[float, float, Row]
+Point = tuple[float, float, Row, str]
+"""Where, which row, and what it is called there."""
+Box = tuple[float, float, float, float]
 
 
 def share_picture(definitions: Sequence[Row], classes: Sequence[Row]) -> str:
@@ -34,7 +40,7 @@ def share_picture(definitions: Sequence[Row], classes: Sequence[Row]) -> str:
             axes.set_xlabel("trained share of the parameters")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
             axes.xaxis.set_minor_formatter(NullFormatter())
-            _scatter(made, axes, [(row.share, row.score.value, row) for row in rows])
+            _scatter(made, axes, [(row.share, row.score.value, row, row.setting) for row in rows])
         return made
 
     words = "Two scatter plots. " + _listed("Definitions", definitions, "share") + " " + _listed("Classes", classes, "share")
@@ -51,20 +57,22 @@ def kept_picture(definitions: Sequence[Row]) -> str:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.0f} %"))
         for gate, style in zip(GATES, (":", "--"), strict=True):
             axes.axvline(gate, color=MUTED, linestyle=style, linewidth=1, label=f"a gate at +{gate:.0%}")
-        axes.legend(loc="upper left")
-        _scatter(made, axes, [_cut(row.other_change.value, row) for row in definitions if row.other_change is not None])
+        axes.legend(loc="center right")
+        _scatter(made, axes, kept_points(definitions))
         return made
 
     return standalone("methods-kept", "Score against knowledge kept", _listed("Definitions", definitions, "kept"), draw)
 
 
+def kept_points(definitions: Sequence[Row]) -> list[Point]:
+    """Those of the second picture."""
+    return [_cut(row.other_change.value, row) for row in definitions if row.other_change is not None]
+
+
 def _cut(change: float, row: Row) -> Point:
-    """A point far on the left would press all others together: it stands at the edge, and says where it belongs."""
-    return (
-        (change, row.score.value, row)
-        if change > LEAST
-        else (LEAST, row.score.value, replace(row, setting=f"{row.setting} ({change:+.0%})"))
-    )
+    """A point far outside would press all others together: it stands at the edge, and says where it belongs."""
+    name = row.setting if LEAST < change < MOST else f"{row.setting} ({change:+.0%})"
+    return min(max(change, LEAST), MOST), row.score.value, row, name
 
 
 def _scatter(made: Figure, axes: Axes, points: Sequence[Point]) -> None:
@@ -72,36 +80,53 @@ def _scatter(made: Figure, axes: Axes, points: Sequence[Point]) -> None:
     if not points:
         return
     guarded = {True: SECOND, False: FINAL}
-    for x, y, row in points:
+    for x, y, row, _ in points:
         axes.plot([x], [y], marker="o", markersize=5, linestyle="none", color=guarded["+" in row.setting or "aggressive" in row.setting])
     axes.margins(x=0.12, y=0.08)
     made.draw_without_rendering()  # only then does the layout know where a point lies
-    size = 8.0
-    height, taken = size * 1.25, [_box(*axes.transData.transform((x, y)), 7, 7) for x, y, _ in points]
     scale = made.dpi / 72
-    for x, y, row in sorted(points, key=lambda point: point[1]):
-        px, py = axes.transData.transform((x, y))
-        width = len(row.setting) * size * LETTER
-        for distance, (side, rise) in itertools.product((0, 9, 18, 27, 36), ((1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1))):
-            dx, dy = side * (7 + width / 2), rise * (8 + distance)
-            box = _box(px + dx * scale, py + dy * scale, width * scale, height * scale)
-            inside = axes.bbox.x0 <= box[0] and box[2] <= axes.bbox.x1 and axes.bbox.y0 <= box[1] and box[3] <= axes.bbox.y1
-            if inside and not any(_meet(box, other) for other in taken):
-                break
-        taken.append(box)
-        far = {"arrowprops": {"arrowstyle": "-", "color": MUTED, "linewidth": 0.5}} if abs(dy) > 10 else {}
-        name = axes.annotate(
-            row.setting, (x, y), (dx, dy), textcoords="offset points", ha="center", va="center", fontsize=size, color=INK, **far
-        )
+    points = sorted(points, key=lambda point: point[1])
+    at = [tuple(axes.transData.transform((x, y)) / scale) for x, y, *_ in points]
+    frame = tuple(end / scale for end in (axes.bbox.x0, axes.bbox.y0, axes.bbox.x1, axes.bbox.y1))
+    for (x, y, _, words), (dx, dy) in zip(points, offsets(at, [words for *_, words in points], frame), strict=True):
+        far = {"arrowprops": {"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkA": 0}} if abs(dy) > 10 else {}
+        name = axes.annotate(words, (x, y), (dx, dy), textcoords="offset points", ha="center", va="center", fontsize=SIZE, color=INK, **far)
         name.set_in_layout(False)
 
 
-def _box(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
+def offsets(at: Sequence[tuple[float, float]], names: Sequence[str], frame: Box) -> list[tuple[float, float]]:
+    """Where each name stands from its point: beside it if there is room, else the nearest place that is free, in points."""
+    taken, found = [_box(*place, 7, 7) for place in at], []
+    for (x, y), name in zip(at, names, strict=True):
+        width = box_width(name)
+        alone = sum(abs(other - x) < width / 2 for other, _ in at) == 1  # else a line up or down would run through other points
+        sides = ((1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1), *(((0, 1), (0, -1)) if alone else ()))
+        tried = []
+        for gap, (side, rise) in itertools.product(GAPS, sides):
+            offset = side * (7 + width / 2), rise * (8 + gap)
+            box = _box(x + offset[0], y + offset[1], width, SIZE * 1.25)
+            inside = frame[0] <= box[0] and box[2] <= frame[2] and frame[1] <= box[1] and box[3] <= frame[3]
+            tried.append((sum(_common(box, other) for other in taken) + (0 if inside else 1e6), offset, box))
+            if not tried[-1][0]:
+                break
+        _, offset, box = min(tried, key=lambda one: one[0])
+        taken.append(box)
+        found.append(offset)
+    return found
+
+
+def box_width(name: str) -> float:
+    """Of a name, in points."""
+    return len(name) * SIZE * LETTER
+
+
+def _box(x: float, y: float, width: float, height: float) -> Box:
     return x - width / 2, y - height / 2, x + width / 2, y + height / 2
 
 
-def _meet(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _common(one: Box, other: Box) -> float:
+    """The area that two boxes share."""
+    return max(min(one[2], other[2]) - max(one[0], other[0]), 0.0) * max(min(one[3], other[3]) - max(one[1], other[1]), 0.0)
 
 
 def _listed(task: str, rows: Sequence[Row], over: str) -> str:
