@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,13 +90,14 @@ def stage(training: dict[str, Any], **fields: Any) -> Stage:
 
 def train(
     folder: Path, planned: Stage, *, kind: str = "llama", validated: bool = False, seed: int = 3, on_report: Reported | None = None,
-    stop: StopFlag | None = None, dropout: float = 0.0, prepare: Callable[[nn.Module], None] = lambda net: None, store: type[CheckpointStore] = CheckpointStore,
+    stop: StopFlag | None = None, dropout: float | None = 0.0, prepare: Callable[[nn.Module], None] = lambda net: None, store: type[CheckpointStore] = CheckpointStore,
     clock: Clock | None = None, net: nn.Module | None = None, rows: FakeRows | None = None, chosen: range | None = None,
 ) -> Trained:  # fmt: skip
-    """Train the stage in this run folder, from its newest checkpoint where it has one."""
+    """Train the stage in this run folder, from its newest checkpoint where it has one. dropout: everywhere; None leaves each layer its own."""
+    without_libraries()
     epoch = open_epoch(RunFolder(folder), segment=1)
     net = model(kind) if net is None else net
-    for module in net.modules():
+    for module in net.modules() if dropout is not None else ():
         if isinstance(module, nn.Dropout):
             module.p = dropout
         if hasattr(module, "attention_dropout"):
@@ -119,6 +122,13 @@ def train(
     )  # fmt: skip
     log = epoch.stage_folder(KEY) / SAMPLES
     return Trained(outcome, digest(dict(net.named_parameters())), log.read_bytes(), log.parent, net)
+
+
+@functools.cache
+def without_libraries() -> None:
+    """Keep what the libraries have loaded out of the collection at each stage's end, which would take longer than a tiny stage itself."""
+    gc.collect()
+    gc.freeze()
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

@@ -16,7 +16,7 @@ def configure(setting: Setting) -> HRAConfig:
     check_rank(setting, place["target_modules"], {}, options.r)
     return HRAConfig(
         r=options.r,
-        apply_GS=options.gram_schmidt,
+        apply_GS=False,  # of pairs of equal reflections, with which it begins, that is a division by zero
         **place,
     )
 

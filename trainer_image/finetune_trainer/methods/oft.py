@@ -17,7 +17,6 @@ def configure(setting: Setting) -> OFTConfig:
     return OFTConfig(
         r=0,
         oft_block_size=options.block_size,
-        module_dropout=options.module_dropout,
         coft=options.coft,
         eps=options.epsilon,
         block_share=options.block_share,

@@ -87,15 +87,13 @@ class Vera(Targeted):
 class Oft(Targeted):
     """OFT (Qiu et al. 2023, arXiv 2306.07280): weights are rotated in blocks, so that angles between neurons stay as they are.
 
-    Gentle on what the model knows. The block size must divide each module's inputs.
+    Gentle on what the model knows. The block size must divide each module's inputs. PEFT's dropout of blocks is made and never asked, so there is none.
     """
 
     block_size: Annotated[int, Field(ge=2, le=4096)] = 32
     """Inputs that are rotated together. Default: 32. Example: 32"""
     block_share: bool = False
     """One rotation for all blocks of a module. Default: false. Example: true"""
-    module_dropout: Probability = 0.0
-    """Chance that a block is left as it was. Default: 0. Example: 0.05"""
     coft: bool = False
     """Constrained: rotations stay near the identity. Default: false. Example: true"""
     epsilon: Annotated[float, Field(gt=0, le=1)] = 6e-5
@@ -118,13 +116,12 @@ class Boft(Targeted):
 class Hra(Targeted):
     """HRA (Yuan et al. 2024, arXiv 2405.17484): weights are rotated by a chain of r Householder reflections.
 
-    Between OFT and LoRA: orthogonal, and of low rank.
+    Between OFT and LoRA: orthogonal, and of low rank. The reflections are not made orthogonal to one another: PEFT begins with pairs of equal ones,
+    and its Gram-Schmidt divides by nothing there (tried: the first loss is no number).
     """
 
     r: Rank = 8
     """Reflections. An even number begins at the identity. Default: 8. Example: 8"""
-    gram_schmidt: bool = False
-    """Make the reflections orthogonal to one another. Default: false. Example: true"""
 
 
 class FourierFt(Targeted):
