@@ -158,9 +158,14 @@ def test_matrices_freeze_in_the_order_of_their_scores_on_a_cubic_schedule(tmp_pa
             matrix.grad = (number + 1) * torch.rand(matrix.shape, generator=generator) if matrix.requires_grad else None
         course.before_update(step)
         course.after_update(step)
-    assert course.summary()["frozen"] == [
-        name.removesuffix(".parametrizations.weight.original").removeprefix("base_model.model.") for name in names
-    ]
+    order = [name.removesuffix(".parametrizations.weight.original").removeprefix("base_model.model.") for name in names]
+    assert course.summary()["frozen"] == order
+    after = course.summary()["frozenAfter"]
+    assert after == sorted(after) and (after[0], after[-1]) == (21, 80)
+    assert [sum(step <= at for step in after) for at in (20, 35, 50, 80)] == [int(course.share(at) * 28) for at in (20, 35, 50, 80)]
+    told = course.told()
+    assert told["frozen"] == "28 of 28 matrices, by their scores, after steps 21 to 80"
+    assert told["frozen first"].startswith(f"{order[0]}, {order[1]}, ") and told["frozen last"].endswith(order[-1])
     assert not any(matrix.requires_grad for matrix in course._matrices.values())
     vectors = [parameter for name, parameter in module.named_parameters() if name.endswith(".vector")]
     assert all(vector.requires_grad for vector in vectors), "the vectors are always trained"
@@ -177,6 +182,7 @@ def test_ranks_are_pruned_to_the_budget(tmp_path: Path) -> None:
     assert len(set(ranks.values())) > 1, "they moved to where they matter"
     kept = {name: int(parameter.count_nonzero()) for name, parameter in module.named_parameters() if ".lora_E." in name}
     assert sorted(kept.values()) == sorted(ranks.values())
+    assert outcome.resolved["told"]["ranks kept"].endswith(f"in {len(ranks)} modules, 3 on average")
 
 
 def test_parts_of_a_group_learn_at_their_factors() -> None:

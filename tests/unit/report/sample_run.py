@@ -259,6 +259,7 @@ def _epochs(run: RunFolder) -> None:
         "model": {"startsFrom": "the base model", "parameters": 139_403_520, "trainedParameters": 4_884_480},
         "steps": 63,
         "stoppedEarly": False,
+        "told": {"frozen": "28 of 28 matrices, by their scores, after steps 21 to 60"},
     }
     (lineage.epoch_folder(run.epochs, 2) / lineage.STAGES / "0-domain" / RESOLVED).write_text(json.dumps(resolved))
 

@@ -171,6 +171,7 @@ def train_stage(
             "trainingBytes": held,
             "trainableParameters": sum(parameter.numel() for parameter in trainer.trainable().values()),
             **({"course": shown} if (shown := course.summary()) else {}),
+            **({"told": lines} if (lines := course.told()) else {}),
         },
     )
 

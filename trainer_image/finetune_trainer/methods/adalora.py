@@ -17,6 +17,8 @@ from finetune_trainer.methods.base import Course, Length, Setting
 from finetune_trainer.methods.peft_models import TRAINED, peft_method, placed
 from finetune_trainer.methods.targets import check_rank, turned
 
+SHOWN: Final = 4
+"""Modules that the report names at either end."""
 AVERAGES: Final = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 """What PEFT's allocator remembers of each parameter."""
 _UNKNOWN_STEPS: Final = 10**9
@@ -110,6 +112,17 @@ class Allocation(Course):
         """The rank that each module kept."""
         pattern = self._config.rank_pattern or {}
         return {"ranks": {name.partition(".lora_E")[0].removeprefix("base_model.model."): sum(kept) for name, kept in pattern.items()}}
+
+    def told(self) -> dict[str, str]:
+        ranks = self.summary()["ranks"]
+        if not ranks:
+            return {}
+        order = sorted(ranks, key=lambda name: (-ranks[name], name))
+        ends = {"highest ranks": order[:SHOWN], "lowest ranks": order[-SHOWN:]}
+        mean = sum(ranks.values()) / len(ranks)
+        return {"ranks kept": f"{min(ranks.values())} to {max(ranks.values())} in {len(ranks)} modules, {mean:.3g} on average"} | {
+            end: ", ".join(f"{name} {ranks[name]}" for name in names) for end, names in ends.items()
+        }
 
 
 def course(module: nn.Module, stage: Stage, length: Length) -> Course:

@@ -24,6 +24,8 @@ from finetune_trainer.methods.stacks import lora_layers
 from finetune_trainer.methods.targets import check_rank, turned
 from finetune_trainer.modeling.base import seeded
 
+SHOWN: Final = 4
+"""Matrices that the report names at either end."""
 WINDOW: Final = 10
 """Steps whose gradients are averaged before the scores change."""
 KEEP_MEAN: Final = 0.85
@@ -107,7 +109,8 @@ class Freezing(Course):
         self._sum: dict[str, torch.Tensor] = {}
         self._mean: dict[str, torch.Tensor] = {}
         self._spread: dict[str, torch.Tensor] = {}
-        self._frozen: list[str] = []
+        self._frozen: dict[str, int] = {}
+        """After which step, in the order in which they froze."""
 
     def share(self, step: int) -> float:
         """Of the matrices that are frozen after this many steps."""
@@ -140,7 +143,7 @@ class Freezing(Course):
             return
         scores = {name: self.score(name) for name in self._matrices if name not in self._frozen}
         for name in sorted(scores, key=lambda name: (scores[name], name))[: wanted - len(self._frozen)]:
-            self._frozen.append(name)
+            self._frozen[name] = step
             self._matrices[name].requires_grad_(False)
             self._matrices[name].grad = None
             for kept in (self._sum, self._mean, self._spread):
@@ -155,10 +158,10 @@ class Freezing(Course):
         return {f"{kind}|{name}": tensor for kind, own in kinds.items() for name, tensor in own.items()}
 
     def document(self) -> dict[str, Any]:
-        return {"frozen": list(self._frozen)}
+        return {"frozen": list(self._frozen.items())}
 
     def load(self, tensors: Mapping[str, torch.Tensor], document: Mapping[str, Any]) -> None:
-        self._frozen = list(document.get("frozen", ()))
+        self._frozen = dict(document.get("frozen", ()))
         for kind, own in (("sum", self._sum), ("mean", self._mean), ("spread", self._spread)):
             own.clear()
             for key, tensor in tensors.items():
@@ -167,12 +170,31 @@ class Freezing(Course):
                     own[name] = tensor.to(self._matrices[name].device)
 
     def summary(self) -> dict[str, Any]:
-        """The matrices in the order in which they froze."""
-        return {"frozen": [name.removesuffix(ORIGINAL).removeprefix("base_model.model.") for name in self._frozen]}
+        """The matrices in the order in which they froze, and after which step each did."""
+        return {"frozen": self._names(), "frozenAfter": list(self._frozen.values())}
+
+    def told(self) -> dict[str, str]:
+        names, steps = self._names(), list(self._frozen.values())
+        if not names:
+            return {"frozen": f"none of {len(self._matrices)} matrices"}
+        return {
+            "frozen": f"{len(names)} of {len(self._matrices)} matrices, by their scores, after steps {steps[0]} to {steps[-1]}",
+            "frozen after so many steps": ", ".join(f"{steps[at]}: {at + 1} of them" for at in _quarters(len(steps))),
+            "frozen first": ", ".join(names[:SHOWN]),
+            "frozen last": ", ".join(names[-SHOWN:]),
+        }
+
+    def _names(self) -> list[str]:
+        return [name.removesuffix(ORIGINAL).removeprefix("base_model.model.") for name in self._frozen]
 
     def end(self) -> None:
         for matrix in self._matrices.values():
             matrix.requires_grad_(True)
+
+
+def _quarters(count: int) -> list[int]:
+    """Where a quarter, half, three quarters and all of so many are reached."""
+    return sorted({max(count * part // 4 - 1, 0) for part in range(1, 5)})
 
 
 def course(module: nn.Module, stage: Stage, length: Length) -> Course:

@@ -92,7 +92,11 @@ class Course:
         return {}
 
     def summary(self) -> dict[str, Any]:
-        """What became of the stage by it, for resolved.json and the report."""
+        """What became of the stage by it, for resolved.json."""
+        return {}
+
+    def told(self) -> dict[str, str]:
+        """The same for people: a few lines of the report, by what they are about."""
         return {}
 
     def load(self, tensors: Mapping[str, torch.Tensor], document: Mapping[str, Any]) -> None:

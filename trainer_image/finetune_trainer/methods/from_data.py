@@ -66,6 +66,11 @@ class Begun(Course):
     def summary(self) -> dict[str, Any]:
         return dict(self._found.facts)
 
+    def told(self) -> dict[str, str]:
+        facts = self._found.facts
+        looked = f"{facts['begins']}, from {facts['rows']} rows of {facts['tokens']} tokens, drawn with seed {facts['seed']}"
+        return {"began": looked} | ({"ranks given": str(facts["ranks"])} if "ranks" in facts else {})
+
     def load(self, tensors: Tensors, document: Mapping[str, Any]) -> None:
         self._found = Found(tensors, document)
 

@@ -84,6 +84,14 @@ class Schedule(Course):
     def summary(self) -> dict[str, Any]:
         return {"changes": list(self._steps()), "direction": str(self._options.direction)}
 
+    def told(self) -> dict[str, str]:
+        whose = "join" if self._options.direction is GradualDirection.UNFREEZING else "leave"
+        return {
+            str(
+                self._options.direction
+            ): f"{self._changes} changes, each {self._every} steps, in which at most {self._options.layers} layers {whose}"
+        }
+
     def _steps(self) -> Iterator[int]:
         """After which steps something changes."""
         return (number * self._every for number in range(1, self._changes + 1))
