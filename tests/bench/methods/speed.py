@@ -58,11 +58,13 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
         for method in (
             MethodType.ADALORA, MethodType.LOHA, MethodType.LOKR, MethodType.VERA, MethodType.OFT, MethodType.BOFT, MethodType.HRA,
             MethodType.FOURIERFT, MethodType.GRALORA, MethodType.IA3, MethodType.LN_TUNING, MethodType.PROMPT_TUNING,
-            MethodType.PREFIX_TUNING, MethodType.P_TUNING,
+            MethodType.PREFIX_TUNING, MethodType.P_TUNING, MethodType.C3A, MethodType.QLORA,
         )
     },
+    "partial": {"type": "partial", "partial": {"lastLayers": 1}},
 }  # fmt: skip
-"""Every method that PEFT has too."""
+"""Every method that PEFT has too, and one that only freezes. Not: gradual, AFLoRA and bottlenecks, which neither library has; headOnly, which this
+model's tied head refuses; trainableTokens, whose rows PEFT takes out of the embeddings in a way of its own."""
 
 
 class Silent:
@@ -142,10 +144,13 @@ class Marks(TrainerCallback):
 
 def alone(method: dict[str, Any]) -> Measured:
     """PEFT and transformers' Trainer, with nothing of ours in them but the configuration."""
-    plain = CASE.build()
-    own = getattr(module_of(method), "peft_config", None)
-    with quiet_peft():
-        model = plain if own is None else get_peft_model(plain, copy.deepcopy(own[TRAINED]))  # type: ignore[arg-type]
+    made = module_of(method)
+    own = getattr(made, "peft_config", None)
+    if own is None or stage_of(method).method.row.quantizations:  # what is frozen, and in how few bits, is all that is the method's
+        model = made
+    else:
+        with quiet_peft():
+            model = get_peft_model(CASE.build(), copy.deepcopy(own[TRAINED]))  # type: ignore[arg-type]
     rows, steps = RandomRows(CASE), CASE.warmup + CASE.steps
     order = order_of(CASE, rows, packed=False)
     indexes = [row for step in range(steps) for line in order.step(step).batches[0] for row in line]
