@@ -1,4 +1,4 @@
-"""Each objective by full and by LoRA, with everything that a resume could get wrong spread over them."""
+"""Each objective by full and by LoRA, a method of each kind, and everything that a resume could get wrong spread over them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ Document = dict[str, Any]
 
 LORA: Final[Document] = {"type": "lora", "lora": {"r": 4, "alpha": 8, "dropout": 0.1}}
 EVA: Final = {"type": "lora", "lora": {**LORA["lora"], "initialization": "eva", "initializationRows": 16, "layersToTransform": [0, 1]}}
+ADAPTER: Final = {"type": "adapter", "adapter": {"place": "houlsby", "size": 8, "dropout": 0.1}}
+PROMPT: Final = {"type": "promptTuning", "promptTuning": {"numVirtualTokens": 4}}
 QLORA: Final = {"type": "qlora", "qlora": {"r": 4, "alpha": 8, "dropout": 0.1}}
 FULL: Final = {"type": "full"}
 DATA: Final = {
@@ -83,10 +85,18 @@ CONFIGURATIONS: Final[dict[str, Document]] = {
             )
         ],
     },
-    "masked language modelling, LoRA: adafactor, accumulation, validation": {
+    "masked language modelling, LoRA, then bottlenecks: adafactor, accumulation, validation": {
         "model": BERT,
         "stages": [
-            stage("domain", "maskedLanguageModeling", LORA, {"optimizer": "adafactor", "gradientAccumulationSteps": 3}, evalSteps=5)
+            stage(
+                "first",
+                "maskedLanguageModeling",
+                LORA,
+                {"optimizer": "adafactor", "gradientAccumulationSteps": 3, "maxSteps": 12},
+                evalSteps=5,
+                handOver="merge",
+            ),
+            stage("second", "maskedLanguageModeling", ADAPTER, {"optimizer": "adafactor", "maxSteps": 12}),
         ],
     },
     "supervised, full: early stopping, the best weights": {
@@ -103,11 +113,18 @@ CONFIGURATIONS: Final[dict[str, Document]] = {
             stage("second", "supervised", QLORA, {"lrSchedulerType": "constant", "warmupSteps": 3}, evalSteps=6),
         ],
     },
-    "supervised, gradual unfreezing, then AFLoRA: what freezes when": {
+    "supervised, gradual unfreezing, then AFLoRA, then a prompt: what freezes when": {
         "model": LLAMA,
         "stages": [
             stage("first", "supervised", {"type": "gradual", "gradual": {"everySteps": 4}}, {"maxSteps": 12}, handOver="continue"),
-            stage("second", "supervised", {"type": "aflora", "aflora": {"r": 4, "initialSteps": 4, "finalShare": 0.2}}, {"maxSteps": 24}),
+            stage(
+                "second",
+                "supervised",
+                {"type": "aflora", "aflora": {"r": 4, "initialSteps": 4, "finalShare": 0.2}},
+                {"maxSteps": 18},
+                handOver="merge",
+            ),
+            stage("third", "supervised", PROMPT, {"maxSteps": 6, "learningRate": 1e-2}),
         ],
     },
     "classification, full: after masked language modelling, dropout, early stopping": {
@@ -120,17 +137,21 @@ CONFIGURATIONS: Final[dict[str, Document]] = {
         ],
         "evaluation": {**suite("classification", "accuracy"), "baseline": False},
     },
-    "classification, LoRA: momentum-free SGD, dropout, one checkpoint kept": {
+    "classification, LoRA, then vectors: momentum-free SGD, dropout, one checkpoint kept": {
         "model": BERT,
         "stages": [
             stage(
                 "task",
                 "classification",
                 LORA,
-                {"optimizer": "sgd", "learningRate": 0.05, "dropout": 0.1},
+                {"optimizer": "sgd", "learningRate": 0.05, "dropout": 0.1, "maxSteps": 16},
                 checkpoint={"keep": 1},
                 evalSteps=6,
-            )
+                handOver="merge",
+            ),
+            stage(
+                "more", "classification", {"type": "ia3"}, {"optimizer": "sgd", "learningRate": 0.05, "maxSteps": 8}, checkpoint={"keep": 1}
+            ),
         ],
     },
 }
