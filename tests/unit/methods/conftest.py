@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune_api.v1alpha1.support import Family
+from tests.tiny import make_tiny_llama
 from tests.unit.methods.families import make_family
 
 
@@ -27,3 +28,9 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Family], Path]
 @pytest.fixture(scope="session")
 def llama(family: Callable[[Family], Path]) -> Path:
     return family(Family.LLAMA)
+
+
+@pytest.fixture(scope="session")
+def untied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As the tiny LLaMA, with a head of its own."""
+    return make_tiny_llama(tmp_path_factory.mktemp("untied") / "llama", tied=False)

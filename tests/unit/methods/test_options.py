@@ -9,11 +9,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import torch
 
 from finetune_api.v1alpha1.method import TABLE, MethodType
 from finetune_trainer.checkpoint.state import digest
+from finetune_trainer.export import adapter, verify
+from finetune_trainer.export.plain_model import write_model
+from finetune_trainer.measuring import folded_model
+from finetune_trainer.modeling.plain import plain_weights
 from tests.unit.engine import stage_run
+from tests.unit.methods.table import built
 from tests.unit.methods.test_courses import wrapped
+from tests.unit.models.cases import train
+
+PROBE: Final = verify.Probe.of_tokens([[5, 6, 7, 8, 9], [10, 11, 12]], pad=3)
 
 LSTM: Final = {"encoderType": "LSTM"}
 BASE: Final[dict[MethodType, dict[str, Any]]] = {
@@ -156,21 +165,64 @@ UNTRIED: Final = {"eva", "corda", "loftq", "torchaoInt8"}
 """Values: the same, and test_quantised.py."""
 
 
-def ended(folder: Path, kind: MethodType, options: dict[str, Any]) -> str:
-    """What a short stage has trained. AFLoRA's first scores come after ten steps."""
+def trained(folder: Path, kind: MethodType, options: dict[str, Any]) -> stage_run.Trained:
+    """A short stage. AFLoRA's first scores come after ten steps."""
     block = {name: value for name, value in (BASE.get(kind, {}) | options).items() if value is not None}
     method = {"type": str(kind), **({str(kind): block} if block else {})}
     steps = 14 if kind is MethodType.AFLORA else 6
     planned = stage_run.stage({"maxSteps": steps, "learningRate": 1e-2, "warmupSteps": 0, "weightDecay": 0.01}, method=method)
-    trained = stage_run.train(folder, planned, net=wrapped(planned), dropout=None).model
-    return digest({name: parameter for name, parameter in trained.named_parameters() if parameter.requires_grad})
+    return stage_run.train(folder, planned, net=wrapped(planned), dropout=None)
+
+
+def learned(run: stage_run.Trained) -> dict[str, torch.Tensor]:
+    return {name: parameter for name, parameter in run.model.named_parameters() if parameter.requires_grad}
 
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_what_is_written_changes_what_is_trained(kind: MethodType, tmp_path: Path) -> None:
-    ends = {str(options): ended(tmp_path / str(number), kind, options) for number, options in enumerate([{}, *OTHERS[kind]])}
+    runs = {str(options): trained(tmp_path / str(number), kind, options) for number, options in enumerate([{}, *OTHERS[kind]])}
+    ends = {options: digest(learned(run)) for options, run in runs.items()}
     alike = [(one, other) for one, other in itertools.combinations(ends, 2) if ends[one] == ends[other]]
     assert alike == []
+
+
+@pytest.mark.parametrize("kind", MethodType)
+def test_what_training_holds_is_as_large_as_what_is_trained(kind: MethodType, tmp_path: Path) -> None:
+    """Weights, gradients and AdamW's two averages of four bytes each, and of each tensor a count of steps: nothing of what is frozen."""
+    run = trained(tmp_path, kind, {})
+    count, tensors = sum(parameter.numel() for parameter in learned(run).values()), len(learned(run))
+    held = run.outcome.resolved["trainingBytes"]
+    assert run.outcome.resolved["trainableParameters"] == count
+    assert (held["weights"], held["gradients"]) == (4 * count, 4 * count)
+    assert 8 * count * (kind is not MethodType.GRADUAL) <= held["optimizer"] <= 8 * count + 4 * tensors
+
+
+PUBLISHED: Final[list[tuple[MethodType, dict[str, Any]]]] = [
+    (MethodType.LORA, {"r": 4, "initialization": "olora", "rsLora": True, "alphaPattern": {"q_proj": 3}, "rankPattern": {"up_proj": 6}}),
+    (MethodType.LORA, {"r": 4, "initialization": "gaussian", "dora": True, "layersToTransform": [1], "modulesToSave": ["lm_head"]}),
+    (MethodType.QLORA, {"r": 4, "initialization": "pissa", "rsLora": True}),
+    (MethodType.LOKR, {"r": 1, "decomposeBoth": True, "decomposeFactor": 4}),
+    (MethodType.OFT, {"blockSize": 8, "blockShare": True, "coft": True, "epsilon": 0.01}),
+    (MethodType.GRALORA, {"r": 8, "k": 2, "hybridR": 2}),
+    (MethodType.ADAPTER, {"size": 8, "place": "parallel", "activation": "silu", "scale": 3}),
+    (MethodType.ADAPTER, {"size": 8, "place": "pfeiffer", "activation": "tanh"}),
+    (MethodType.IA3, {"targetModules": ["q_proj", "up_proj"], "feedforwardModules": ["up_proj"]}),
+    (MethodType.PREFIX_TUNING, {"numVirtualTokens": 4, "prefixProjection": True, "encoderHiddenSize": 8}),
+    (MethodType.P_TUNING, {"numVirtualTokens": 4, "encoderType": "LSTM", "encoderNumLayers": 1}),
+]
+"""Options that change the form of what is published."""
+
+
+@pytest.mark.parametrize(("kind", "options"), PUBLISHED, ids=lambda value: " ".join(value) if isinstance(value, dict) else str(value))
+def test_what_is_published_loads_as_what_was_trained(kind: MethodType, options: dict[str, Any], untied: Path, tmp_path: Path) -> None:
+    model = train(built(untied, {"type": str(kind), str(kind): options}))
+    wanted = PROBE.logits(folded_model(model, None) if TABLE[kind].quantizations else model.module)
+    adapter.write_adapter(tmp_path, model, adapter.BaseReference(str(untied)), None)
+    assert verify.apart(wanted, PROBE.logits(verify.load_adapter(tmp_path, untied, model))) < verify.TOLERANCE
+    if TABLE[kind].folds:
+        write_model(tmp_path / "merged", model, plain_weights(model.module), None)
+        assert verify.apart(wanted, PROBE.logits(verify.load_merged(tmp_path / "merged", model.head))) < verify.TOLERANCE
+    assert verify.apart(wanted, PROBE.logits(built(untied, {"type": "full"}).module)) > 10 * verify.TOLERANCE, "it was trained"
 
 
 def test_no_option_is_left_out() -> None:

@@ -45,10 +45,3 @@ def test_modules_to_save_are_trained_and_published_whole(untied: Path) -> None:
     model = train(built(untied, method("lora", r=4, modulesToSave=["lm_head"])))
     assert update(untied, model, "lm_head").any()
     assert any("lm_head.modules_to_save" in name for name in model.trainable_names())
-
-
-@pytest.fixture(scope="session")
-def untied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.tiny import make_tiny_llama
-
-    return make_tiny_llama(tmp_path_factory.mktemp("untied") / "llama", tied=False)
