@@ -65,9 +65,11 @@ GUARDS: Final = (
     _broken("kl with a probability", {**KL, "probability": 0.1}, ".probability", "leave probability out; it is for mixout"),
     _broken("kl to a head that the base lacks", KL, ".type", "no head for these classes", base=CLASSES),
     _broken("kl to what no prompt says", KL, ".type", "leave kl out", base=PROMPT),
-    _broken("l2sp of vectors", L2SP, ".type", "use one of the methods full, partial, headOnly, lora", base=IA3),
-    _broken("ewc of vectors", EWC, ".type", "use one of the methods full, partial, headOnly, lora", base=edited(IA3, {TRAIN: REPLAY})),
-    _broken("mixout of an adapter", MIXOUT, ".type", "use one of the methods full, partial, headOnly"),
+    _broken("l2sp of vectors", L2SP, ".type", "use one of the methods full, gradual, partial, headOnly, lora", base=IA3),
+    _broken(
+        "ewc of vectors", EWC, ".type", "use one of the methods full, gradual, partial, headOnly, lora", base=edited(IA3, {TRAIN: REPLAY})
+    ),
+    _broken("mixout of an adapter", MIXOUT, ".type", "use one of the methods full, gradual, partial, headOnly"),
     _broken("mixout of what share", {"type": "mixout"}, ".type", "this guard needs its probability", base=FULL),
     _broken("a spike without an action", {"type": "lossSpike"}, ".type", "this guard needs its action"),
     _broken("the anchor of a spike", {**SPIKE, "anchor": "base"}, ".anchor", "leave anchor out; it is for ewc, kl, l2sp, mixout"),

@@ -16,6 +16,7 @@ from finetune_trainer.modeling.plain import plain_weights
 from finetune_trainer.modeling.start import Start
 from finetune_trainer.tokenizer import load_tokenizer
 from tests.unit.engine.stage_run import train as train_tiny
+from tests.unit.engine.tiny_models import model
 from tests.unit.guards.runs import assert_exact, guarded, moved, stopped_and_resumed, trainable
 from tests.unit.models.cases import CAUSAL, CLASSES, build, job, train
 
@@ -118,6 +119,17 @@ def test_at_large_strength_the_weights_stay_at_the_anchor(kind: str, tmp_path: P
     strong = train_tiny(tmp_path / "strong", guarded({"type": "l2sp", "strength": 1000}, training={"learningRate": 1e-3}), kind=kind)
     assert moved(strong, kind) < 0.01 * moved(free, kind)
     assert moved(strong, kind) < moved(weak, kind) < moved(free, kind)
+
+
+@pytest.mark.parametrize("guard", [{"type": "l2sp", "strength": 1.0}, {"type": "mixout", "probability": 0.5}], ids=["l2sp", "mixout"])
+def test_what_a_schedule_has_frozen_is_left_alone(guard: dict[str, object], tmp_path: Path) -> None:
+    """Layer by layer from the top: a gradient of zero would let the optimizer decay what has not joined yet."""
+    training = {"optimizer": "adamw", "learningRate": 1e-2, "weightDecay": 0.5, "maxSteps": 4}
+    planned = guarded(guard, training=training, method={"type": "gradual", "gradual": {"everySteps": 3}})
+    start, trained = dict(model("llama").named_parameters()), train_tiny(tmp_path, planned).model
+    moved = {name for name, parameter in trained.named_parameters() if not torch.equal(parameter, start[name])}
+    assert any(".layers.0." in name for name in moved) and any(".layers.1." in name for name in moved)
+    assert not any("embed" in name for name in moved), "they would join after step 6"
 
 
 def test_the_penalty_is_told_apart_from_the_loss(tmp_path: Path) -> None:

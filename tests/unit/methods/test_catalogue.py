@@ -22,6 +22,7 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.export import adapter, verify
 from finetune_trainer.export.plain_model import write_model
 from finetune_trainer.measuring import folded_model
+from finetune_trainer.modeling.base import restore
 from finetune_trainer.modeling.plain import plain_weights
 from finetune_trainer.modeling.sketch import family_of, method_problems, sketch
 from finetune_trainer.modeling.stage_model import StageModel
@@ -138,6 +139,18 @@ def test_a_cell_that_is_called_impossible_fails(cell: Cell, family: Callable[[Fa
     _, objective, architecture, _ = cell
     with pytest.raises((TrainerError, KeyError, TypeError, ValueError)):
         learn(build(Start.base(family(architecture)), spec((asked(cell), objective, None)), 0), objective)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, row in TABLE.items() if not row.folds])
+def test_what_cannot_be_merged_is_no_part_of_the_weights(kind: MethodType, llama: Path) -> None:
+    """Tried by folding it all the same, which the hand-over and the output refuse."""
+    model = build(Start.base(llama), spec((method(kind), Objective.SUPERVISED, None)), 0)
+    learn(model, Objective.SUPERVISED)
+    base = build(Start.base(llama), spec((method("full"), Objective.SUPERVISED, None)), 0)
+    trained, untrained = PROBE.logits(model.module), PROBE.logits(base.module)
+    assert verify.apart(trained, untrained) > 10 * verify.TOLERANCE, "it learned something"
+    restore(base.module, plain_weights(model.module))
+    assert verify.apart(untrained, PROBE.logits(base.module)) < 1e-6, "and nothing of it is in the weights"
 
 
 @pytest.mark.parametrize("architecture", Family)

@@ -23,6 +23,7 @@ REFUSED = [
     ("a rank above the matrix's size", LLAMA, method("lora", r=64), "lora.r", "rank 64 is above that of model.layers.0.self_attn.k_proj, a matrix of 32 × 64: at most 32"),
     ("one of the ranks", LLAMA, method("lora", rankPattern={"k_proj": 40}), "lora.rankPattern", "rank 40 is above that of"),
     ("the rank of a relative", LLAMA, method("loha", r=40), "loha.r", "at most 32"),
+    ("reflections without their twin", LLAMA, method("hra", r=3), "hra.r", "3 reflections turn the weights round before anything is learned"),
     ("a rank that an orthogonal start cannot halve", LLAMA, method("lora", r=5, initialization="orthogonal"), "lora.r", "write an even one"),
     ("modules that match nothing", LLAMA, method("lora", targetModules=["q_prj"]), "lora.targetModules", "'q_prj' is no linear module of this model's backbone; there are q_proj, "),
     ("modules of another architecture", GPT2, method("ia3", targetModules=["k_proj"]), "ia3.targetModules", "there are c_proj, c_fc, c_attn"),

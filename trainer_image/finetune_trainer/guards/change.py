@@ -214,6 +214,8 @@ def changed_before(start: Start) -> bool:
 
 
 def _add(parameter: nn.Parameter, gradient: torch.Tensor, factor: float = 1.0) -> None:
+    if not parameter.requires_grad:  # frozen for now by a schedule: with a gradient, even of zero, an optimizer would decay it
+        return
     if parameter.grad is None:
         parameter.grad = (gradient * factor).to(parameter)
     else:

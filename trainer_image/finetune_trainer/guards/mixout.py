@@ -52,16 +52,17 @@ class Mixout(Guard):
 
     @contextmanager
     def around(self, model: nn.Module, batch: Batch) -> Iterator[None]:
-        own = [weight.parameter.data for weight in self._weights]
+        trained = [weight for weight in self._weights if weight.parameter.requires_grad]  # others are frozen for now by a schedule
+        own = [weight.parameter.data for weight in trained]
         hooks = []
-        for weight in self._weights:
+        for weight in trained:
             mask = torch.rand_like(weight.anchor) < self._probability
             weight.parameter.data = mixed(weight.parameter.data, weight.anchor, mask, self._probability)
             hooks.append(weight.parameter.register_hook(_through(mask, self._probability)))
         try:
             yield
         finally:
-            for weight, data, hook in zip(self._weights, own, hooks, strict=True):
+            for weight, data, hook in zip(trained, own, hooks, strict=True):
                 weight.parameter.data = data
                 hook.remove()
 

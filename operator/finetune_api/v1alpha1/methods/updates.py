@@ -121,7 +121,7 @@ class Hra(Targeted):
     """
 
     r: Rank = 8
-    """Reflections. An even number begins at the identity. Default: 8. Example: 8"""
+    """Reflections, an even number: pairs of equal ones begin at the identity. Default: 8. Example: 8"""
 
 
 class FourierFt(Targeted):

@@ -30,7 +30,7 @@ OPTIONS: Final[Mapping[GuardType, Options]] = {
     GuardType.MIXOUT: Options(frozenset({"probability"}), frozenset({"anchor"})),
     GuardType.LOSS_SPIKE: Options(frozenset({"action"}), frozenset({"window", "deviations", "factor", "steps"})),
 }
-WITH_WEIGHTS: Final = ("full", "partial", "headOnly")
+WITH_WEIGHTS: Final = ("full", "gradual", "partial", "headOnly")
 """Methods that train weights of the model themselves."""
 WITH_CHANGE: Final = (*WITH_WEIGHTS, "lora")
 """Methods whose change of a weight can be written down: what l2sp and ewc hold."""
@@ -89,7 +89,7 @@ RULES: Final = (
         _method(
             guard,
             WITH_CHANGE,
-            "this method makes no change of a weight that could be held",
+            "this guard holds weights that are trained themselves, and the change that lora makes of one",
             f"use one of the methods {', '.join(WITH_CHANGE)}, or leave {guard} out",
         )
         for guard in (GuardType.L2SP, GuardType.EWC)

@@ -164,7 +164,7 @@ RULES: Final = (
     _pair(
         "stack",
         f"!({either('it.method.type', [method for method in ADAPTERS if method not in STACKED])})",
-        f"only {' and '.join(STACKED)} can be stacked upon: PEFT combines no adapters of other kinds",
+        f"only {' and '.join(STACKED)} can be stacked upon: of other kinds a sum is no adapter of the kind",
         "write handOver: merge, or handOver: continue and the same method where it cannot be merged",
     ),
     _pair(
