@@ -108,6 +108,8 @@ class StageModel:
 
     def _load_taken(self, saved: Mapping[str, torch.Tensor]) -> None:
         """Another machine's decomposition may differ in signs and last bits: give the base back what ours took, and take what was saved."""
+        model, changed = inner_model(self.module), []
+        quantised = known(model)
         for name, layer in lora_layers(self.module).items():
             keys = f"{name}.A", f"{name}.B"
             if not saved.keys() >= set(keys) or all(torch.equal(saved[key], self.taken[key]) for key in keys):
@@ -115,12 +117,15 @@ class StageModel:
             ours, theirs = (source[keys[1]] @ source[keys[0]] for source in (self.taken, saved))
             change = layer.scaling[TRAINED] * (ours - theirs)
             self.taken |= {key: saved[key].cpu().clone() for key in keys}
-            quantised = known(inner_model(self.module))
             if quantised is not None:
-                quantise_again(inner_model(self.module), name, quantised.exact()[f"{name}.weight"])
+                changed.append(name)
                 continue
             weight = layer.get_base_layer().weight
             weight += (change.T if layer.fan_in_fan_out else change).to(weight)
+        if quantised is not None and changed:
+            exact = quantised.exact()  # loads the base again: once, when all that was taken is known
+            for name in changed:
+                quantise_again(model, name, exact[f"{name}.weight"])
 
 
 def build_stage_model(
