@@ -21,14 +21,13 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.methods import lora
 from finetune_trainer.methods.base import Course, Length, Method, Setting
 from finetune_trainer.methods.peft_models import TRAINED, train_beside
-from finetune_trainer.methods.stacks import lora_layers, taken_out, with_frozen
+from finetune_trainer.methods.stacks import leaves_a_residual, lora_layers, with_frozen
 from finetune_trainer.methods.targets import layer_of, linear_modules, turned
 from finetune_trainer.modeling.base import load_plain, seeded
 from finetune_trainer.modeling.few_bits import packed
 from finetune_trainer.modeling.plain import inner_model
 from finetune_trainer.modeling.quantised import quantise
 
-RESIDUAL: Final = (QloraInitialization.PISSA, QloraInitialization.LOFTQ)
 BITS: Final = 4
 
 
@@ -84,9 +83,8 @@ def apply(setting: Setting) -> nn.Module:
     if options.initialization is QloraInitialization.LOFTQ:
         _rescale(module)
     found = quantise(inner_model(module), names, options.quantization, double=options.doubled, files=files)
-    if options.initialization in RESIDUAL:
+    if leaves_a_residual(setting.stage):
         found.scales = {name: float(layer.scaling[TRAINED]) for name, layer in lora_layers(module).items()}
-        found.taken = taken_out(module)
     train_beside(setting, config.modules_to_save or ())
     return module
 

@@ -15,6 +15,7 @@ from peft.tuners.lora import LoraLayer
 from peft.utils import set_peft_model_state_dict
 from torch import nn
 
+from finetune_api.v1alpha1.stage import Stage
 from finetune_trainer.methods.peft_models import PEFT_PREFIX, TRAINED, quiet_peft
 from finetune_trainer.methods.targets import turned
 from finetune_trainer.modeling.start import Adapter
@@ -74,6 +75,12 @@ def lora_layers(module: nn.Module) -> dict[str, LoraLayer]:
         for name, layer in layers
         if isinstance(layer, LoraLayer) and isinstance(layer.lora_A, nn.ModuleDict) and TRAINED in layer.lora_A
     }
+
+
+def leaves_a_residual(stage: Stage) -> bool:
+    """Whether the stage's adapter starts from a part of the base's weights, which is taken out of them."""
+    options = stage.method.lora or stage.method.qlora
+    return options is not None and options.initialization.value in ("pissa", "olora", "corda", "loftq")
 
 
 def taken_out(module: nn.Module) -> dict[str, torch.Tensor]:

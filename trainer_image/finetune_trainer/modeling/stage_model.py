@@ -19,7 +19,7 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.methods.base import Examples, Setting
 from finetune_trainer.methods.peft_models import TRAINED
 from finetune_trainer.methods.registry import method_of
-from finetune_trainer.methods.stacks import FROZEN, TAKEN, lora_layers, taken_out, with_frozen
+from finetune_trainer.methods.stacks import FROZEN, TAKEN, leaves_a_residual, lora_layers, taken_out, with_frozen
 from finetune_trainer.modeling.base import Plain, load_plain, restore
 from finetune_trainer.modeling.few_bits import compute_in, entries
 from finetune_trainer.modeling.plain import inner_model, plain_weights
@@ -207,12 +207,6 @@ def _set_types(module: nn.Module, precision: Precision) -> None:
     compute_in(module, precision.autocast or precision.trainable)
     for parameter, data in stacked:
         parameter.data = data
-
-
-def leaves_a_residual(stage: Stage) -> bool:
-    """Whether the stage's adapter starts from a part of the base's weights, which is taken out of them."""
-    options = stage.method.lora or stage.method.qlora
-    return options is not None and options.initialization.value in ("pissa", "olora", "corda", "loftq")
 
 
 def added_ids(tokenizer: Any, spec: FineTuneJobSpec) -> list[int]:
