@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 from typing import Any, Final
 
 from finetune_api.constants import Reason
@@ -26,8 +26,11 @@ def needed(stages: Iterable[Stage]) -> set[str]:
     return {PACKAGES[kind] for stage in stages if (kind := quantization_of(stage)) is not None}
 
 
-def check_installed(stage: Stage, where: str, find: Callable[[str], Any] = find_spec) -> None:
-    """Raise TrainerError(InvalidSpec) where the stage's package is not here. where: `spec.stages[0]`."""
+def check_installed(stage: Stage, where: str, find: Callable[[str], Any] = PathFinder.find_spec) -> None:
+    """Raise TrainerError(InvalidSpec) where the stage's package is not here. where: `spec.stages[0]`.
+
+    find: looks at what is installed, and not at sys.modules, where those that this job does not use look missing (`lean.py`).
+    """
     kind = quantization_of(stage)
     if kind is None or find(PACKAGES[kind]) is not None:
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -113,9 +114,15 @@ def publish(
     return artifacts
 
 
-def compared(model: StageModel, tokenizer: Any, probe: Probe) -> tuple[torch.Tensor, QuantizationCost | None]:
-    """The logits that a published model must have, and what it costs to leave a quantised base for the one in fp32."""
-    trained = probe.logits(model.module)
+def compared(
+    model: StageModel, tokenizer: Any, probe: Probe, *, computing: AbstractContextManager[Any] | None = None
+) -> tuple[torch.Tensor, QuantizationCost | None]:
+    """The logits that a published model must have, and what it costs to leave a quantised base for the one in fp32.
+
+    computing: what the trained model computes in, while its weights are of several types.
+    """
+    with computing or nullcontext():
+        trained = probe.logits(model.module)
     if known(inner_model(model.module)) is None:
         return trained, None
     exact = probe.logits(folded_model(model, tokenizer))

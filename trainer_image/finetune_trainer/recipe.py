@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 from finetune_api.arms import Arm, arms
 from finetune_api.constants import ExitCode, Reason
@@ -35,6 +36,7 @@ from finetune_trainer.checkpoint.journal import Event
 from finetune_trainer.checkpoint.lineage import stage_index, stage_name
 from finetune_trainer.checkpoint.signals import StopFlag
 from finetune_trainer.checkpoint.store import Committer
+from finetune_trainer.engine.precision import autocast
 from finetune_trainer.engine.stage import StageOutcome, train_stage
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation import gates, results
@@ -153,13 +155,18 @@ def run_stage(work: Work, key: str, stage: Stage, model: StageModel, committer: 
     )
     summary = model.summary()
     if quantization_of(stage) is not None:
-        probe = Probe.of(work.prepared.stages[stage.name].train, pad=work.tokenizer.pad_token_id)
-        _, cost = publish.compared(model, work.tokenizer, probe)
-        summary |= {"onTheBaseInFp32": cost.document()} if cost else {}
+        summary |= on_the_base_in_fp32(work, model)
     record = {"training": trained.resolved, "model": summary, "metrics": trained.metrics, "steps": trained.steps}
     record |= {"stepUsed": trained.step_used, "stoppedEarly": trained.stopped_early, "best": trained.best}
     work.epoch.files.replace_file(work.epoch.stage_folder(key) / RESOLVED, (json.dumps(record, indent=1) + "\n").encode())
     return trained
+
+
+def on_the_base_in_fp32(work: Work, model: StageModel) -> dict[str, Any]:
+    """For the record of a stage on a quantised base: how far the base in fp32 is from it. Weights are still of the types that it trained in."""
+    probe = Probe.of(work.prepared.stages[model.stage.name].train, pad=work.tokenizer.pad_token_id)
+    _, cost = publish.compared(model, work.tokenizer, probe, computing=autocast(model.precision, work.device))
+    return {"onTheBaseInFp32": cost.document()} if cost else {}
 
 
 def judge(work: Work, point: str, stage: Stage) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +17,9 @@ from finetune_api.constants import Reason
 from finetune_api.v1alpha1.method import MethodType
 from finetune_api.v1alpha1.methods.qlora import Quantization
 from finetune_api.v1alpha1.objective import Objective
+from finetune_trainer import backends
 from finetune_trainer.backends import check_installed, needed
+from finetune_trainer.engine.precision import Precision
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.export import adapter, verify
 from finetune_trainer.methods.base import Length
@@ -24,9 +28,12 @@ from finetune_trainer.modeling.few_bits import dense, held_bytes, in_few_bits, p
 from finetune_trainer.modeling.plain import inner_model
 from finetune_trainer.modeling.quantised import known
 from finetune_trainer.modeling.sketch import machine_problems
-from finetune_trainer.modeling.stage_model import StageModel
+from finetune_trainer.modeling.stage_model import StageModel, build_stage_model
+from finetune_trainer.modeling.start import Start
 from finetune_trainer.publish import compared
+from finetune_trainer.recipe import on_the_base_in_fp32
 from finetune_trainer.tokenizer import load_tokenizer
+from tests.unit.engine.tiny_models import FakeRows
 from tests.unit.methods.table import built, method, spec
 from tests.unit.models.cases import apart, train
 
@@ -151,6 +158,21 @@ def test_peft_on_the_base_that_transformers_quantises_is_what_was_trained(
     assert verify.check(verify.load_adapter(tmp_path, llama, model), wanted, PROBE, device=torch.device("cpu"), what="adapter") < 1e-4
 
 
+def test_a_head_in_fp32_over_a_base_in_bf16_is_compared_in_what_the_stage_computes_in(llama: Path) -> None:
+    """As on a GPU: without it the head refuses what the base says."""
+    planned, both = spec((method("qlora", r=4), Objective.CLASSIFICATION, None)), Precision(torch.float32, torch.bfloat16, torch.bfloat16)
+    tokenizer = load_tokenizer(llama, planned)
+    model = build_stage_model(
+        start=Start.base(llama), stage=planned.stages[0], spec=planned, labels=["a", "b"], tokenizer=tokenizer, precision=both, seed=1
+    )
+    with pytest.raises(RuntimeError, match="dtype"):
+        compared(model, tokenizer, PROBE)
+    prepared = SimpleNamespace(stages={"stage0": SimpleNamespace(train=FakeRows([5, 7]))})
+    work: Any = SimpleNamespace(prepared=prepared, tokenizer=tokenizer, device=torch.device("cpu"))
+    found = on_the_base_in_fp32(work, model)
+    assert 0 < found["onTheBaseInFp32"]["largest_difference"] < 1
+
+
 def test_what_another_machine_took_out_is_quantised_again(llama: Path) -> None:
     """And the base's files are read once for it, not once a layer."""
     model, other = (built(llama, method("qlora", r=4, initialization="pissa")) for _ in range(2))
@@ -190,6 +212,16 @@ def test_a_package_that_is_not_there(how: dict[str, Any], there: tuple[str, ...]
     assert (caught.value.reason, caught.value.where) == (Reason.INVALID_SPEC, f"spec.stages[0].method.{field}")
     assert says in str(caught.value)
     assert (hint or "Use a trainer image that has bitsandbytes") in (caught.value.hint or "")
+
+
+def test_what_is_only_hidden_from_imports_is_named_as_what_this_image_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(backends.PACKAGES, Quantization.NF4, "finetune_is_not_there")
+    for package in ("bitsandbytes", "torchao"):
+        monkeypatch.setitem(sys.modules, package, None)  # as a start hides what the job does not use
+    (stage,) = spec((method("qlora", quantization="nf4"), SUPERVISED, None)).stages
+    with pytest.raises(TrainerError, match="which is missing") as caught:
+        check_installed(stage, "spec.stages[0]")
+    assert "or choose int8 or torchaoInt8, which this one can do" in (caught.value.hint or "")
 
 
 def test_loftq_is_refused_where_torch_sees_no_gpu() -> None:
