@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from finetune_api.arms import arms
 from finetune_api.constants import ExitCode, Reason
+from finetune_api.v1alpha1.fine_tune_job import FineTuneJobSpec
 from finetune_api.v1alpha1.regularization import GuardType
 from finetune_api.v1alpha1.stage import Stage
 from finetune_api.v1alpha1.training import LrSchedulerType
 from finetune_api.wire import Activity, RunResult, TrainerConfig
 from finetune_trainer import handover
+from finetune_trainer.arms import folder as arm_folder
 from finetune_trainer.checkpoint import lineage
 from finetune_trainer.checkpoint.files import FileLayer
 from finetune_trainer.checkpoint.lineage import stage_name
@@ -250,9 +253,13 @@ def _start(work: Work, index: int, run: Path | None) -> Start:
         return Start.base(work.prepared.model_folder)
     before = work.config.spec.stages[index - 1].name
     folder = RunFolder(run) if run is not None else work.run
-    refs = lineage.newest_valid(lineage.chain(folder.epochs, lineage.head(folder.epochs))).handovers if folder.epochs.is_dir() else {}
-    ref = refs.get(stage_name(index - 1, before))
-    if ref is None or not _same_before(folder, work.config, index):
+    recorded = _recorded(folder)
+    ref = None
+    if recorded is not None and _same_before(recorded, work.config.spec, index):
+        epochs = arm_folder(folder, recorded, arms(recorded)[0]).epochs
+        handed = lineage.newest_valid(lineage.chain(epochs, lineage.head(epochs))).handovers if epochs.is_dir() else {}
+        ref = handed.get(stage_name(index - 1, before))
+    if ref is None:
         raise TrainerError(
             Reason.INVALID_SPEC,
             f"stage {work.config.spec.stages[index].name} starts from what {before} hands over, and {folder.root} has none of this manifest",
@@ -262,12 +269,15 @@ def _start(work: Work, index: int, run: Path | None) -> Start:
     return handover.read(ref.path, model=work.prepared.model_folder)
 
 
-def _same_before(folder: RunFolder, config: TrainerConfig, index: int) -> bool:
-    """Whether the run was of the same model, seed and earlier stages."""
+def _recorded(folder: RunFolder) -> FineTuneJobSpec | None:
+    """The manifest that a run is of; None where nothing readable says."""
     try:
-        recorded = json.loads(folder.identity.read_bytes())["spec"]
+        return FineTuneJobSpec.model_validate(json.loads(folder.identity.read_bytes())["spec"])
     except (OSError, ValueError, KeyError):
-        return False
-    own = config.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
-    alike = all(recorded.get(name) == own.get(name) for name in ("model", "tokenizer", "seed"))
-    return alike and recorded.get("stages", [])[:index] == own["stages"][:index]
+        return None
+
+
+def _same_before(recorded: FineTuneJobSpec, tested: FineTuneJobSpec, index: int) -> bool:
+    """Whether a run's first arm had the model, the seed and the earlier stages of the one that is tested, which is the first too."""
+    alike = (recorded.model, recorded.tokenizer, recorded.data_seed) == (tested.model, tested.tokenizer, tested.data_seed)
+    return alike and recorded.stages[:index] == tested.stages[:index]

@@ -17,10 +17,12 @@ from finetune_trainer.checkpoint.identity import claim
 from finetune_trainer.checkpoint.signals import StopFlag
 from finetune_trainer.data.prepare import prepare
 from finetune_trainer.errors import Stopped, TrainerError
-from finetune_trainer.lr_range import DOCUMENT, PICTURE, Asked, measure, rates_between, smoothed, suggestion
+from finetune_trainer.lr_range import DOCUMENT, PICTURE, Asked, _same_before, measure, rates_between, smoothed, suggestion
 from finetune_trainer.progress import NullReporter
 from finetune_trainer.recipe import train
 from finetune_trainer.run_folder import RunFolder
+from tests.unit.models.cases import CAUSAL
+from tests.unit.models.cases import job as planned
 
 RATES = rates_between(1e-6, 1.0, 61)
 
@@ -103,9 +105,39 @@ def test_a_later_stage_starts_from_what_the_jobs_run_has_handed_over(tmp_path: P
     measure(config, Asked(stage="task", low=1e-5, high=0.1, steps=20, run=run), reporter=NullReporter(), stop=StopFlag())
     test = json.loads((Path(config.run_folder) / DOCUMENT).read_text())
     assert (test["stage"], len(test["rates"])) == ("task", 20)
+    in_arms(run)
+    measure(config, Asked(stage="task", low=1e-5, high=0.1, steps=12, run=run), reporter=NullReporter(), stop=StopFlag())
+    assert len(json.loads((Path(config.run_folder) / DOCUMENT).read_text())["rates"]) == 12
     other = config.model_copy(update={"spec": config.spec.model_copy(update={"seed": 5})})
     with pytest.raises(TrainerError, match="has none of this manifest"):
         _start_of(other, run)
+
+
+def in_arms(run: Path) -> None:
+    """Make a run's folder that of a job with two seeds, of which the first has come so far."""
+    (run / "arms/seed-42").mkdir(parents=True)
+    (run / "epochs").rename(run / "arms/seed-42/epochs")
+    place = RunFolder(run).identity
+    document = json.loads(place.read_text())
+    del document["spec"]["seed"]
+    document["spec"] |= {"seeds": [42, 7]}
+    document["spec"]["stages"][1]["data"]["validation"] = {"fraction": 0.2}
+    place.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("recorded", "tested", "same"),
+    [
+        ({"seed": 4}, {"seed": 4}, True),
+        ({}, {"seed": 42}, True),
+        ({"seeds": [4, 5]}, {"seed": 4}, True),
+        ({"seeds": [4, 5]}, {"seeds": [5, 4]}, False),
+        ({"seeds": [4, 5]}, {}, False),
+    ],
+)
+def test_a_run_is_the_jobs_own_where_its_first_seed_is(recorded: dict[str, Any], tested: dict[str, Any], same: bool) -> None:
+    one, other = (planned(("lora", CAUSAL, None)).model_copy(update=seeds) for seeds in (recorded, tested))
+    assert _same_before(one, other, 0) is same
 
 
 def _start_of(config: TrainerConfig, run: Path) -> None:
