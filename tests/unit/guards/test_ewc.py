@@ -18,7 +18,7 @@ from finetune_trainer.checkpoint.snapshot import read_tensors
 from finetune_trainer.engine.collate import Batch, Collator
 from finetune_trainer.engine.trainer import batch_logits, batch_loss
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.guards.ewc import Ewc, anchor_rows, fisher
+from finetune_trainer.guards.ewc import Ewc, fisher
 from finetune_trainer.modeling.start import Start
 from finetune_trainer.tokenizer import load_tokenizer
 from tests.unit.engine.stage_run import train as train_tiny
@@ -85,14 +85,14 @@ def test_the_fisher_information_under_an_adapter_is_that_of_the_weight(method: s
     assert float(wanted.mean()) > 0
 
 
-def begun(adapted: Any, folder: Path, strength: float = 2.0) -> Ewc:
+def begun(adapted: Any, folder: Path, strength: float = 2.0, source: int = 1) -> Ewc:
     import contextlib
 
     options = Options.model_validate({"type": "ewc", "strength": strength, "samples": 4})
     replaying = adapted.stage.model_copy(update={"data": guarded(data=REPLAYING).data})
     adapted.stage = replaying
     guard = Ewc(options, adapted, tokenizer=load_tokenizer(folder, job(("full", CAUSAL, None))), seed=2, where="here")
-    rows = WithSources([len(ROWS.tokens(index)) for index in range(4)], sources=[1, 1, 1, 1])
+    rows = WithSources([len(ROWS.tokens(index)) for index in range(4)], sources=[source] * 4)
     rows.tokens = ROWS.tokens  # type: ignore[method-assign]
     trainer: Any = SimpleNamespace(model=adapted.module, rows=rows, collator=COLLATOR, args=SimpleNamespace(device=torch.device("cpu")))
     trainer.accelerator = SimpleNamespace(autocast=contextlib.nullcontext)
@@ -191,7 +191,6 @@ def test_a_stage_that_was_stopped_ends_in_the_same_bytes(kind: str, tmp_path: Pa
 
 def test_without_rows_to_learn_from_it_is_refused(tiny_llama: Path) -> None:
     adapted = build(Start.base(tiny_llama), job(("lora", CAUSAL, None)), 0)
-    adapted.stage = adapted.stage.model_copy(update={"data": guarded(data=REPLAYING).data})
-    with pytest.raises(TrainerError, match="the replay sources have no row") as caught:
-        anchor_rows(WithSources([5, 5], sources=[0, 0]), adapted, 4, 0, where="here")
-    assert caught.value.reason is Reason.DATA_EMPTY
+    with pytest.raises(TrainerError, match="replay sources have no row") as caught:
+        begun(adapted, tiny_llama, source=0)
+    assert (caught.value.reason, caught.value.where) == (Reason.DATA_EMPTY, "here")

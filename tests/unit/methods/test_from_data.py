@@ -278,8 +278,8 @@ def test_rows_are_drawn_by_the_seed_from_the_sources_that_are_meant() -> None:
         ({**EVA, "initializationRows": 2}, [None, True], "6 tokens in 2 rows cannot show 8 directions: write more initializationRows"),
         ({**EVA, "r": 100}, [None, True], "in 3 rows cannot show 200 directions: add rows to data.train, or a lower r or rho"),
         (KEPT, [None, True], ""),
-        (KEPT, [None, None], "the stage's replay sources have no row that an adapter could begin from"),
-        (CORDA, [True, True], "the stage's training data have no row that an adapter could begin from"),
+        (KEPT, [None, None], "the stage's replay sources have no row to look at before the first step"),
+        (CORDA, [True, True], "the stage's training data have no row to look at before the first step"),
         ({"r": 4}, [True, True], ""),
     ],
 )

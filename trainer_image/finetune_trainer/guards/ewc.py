@@ -10,20 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from finetune_api.constants import Reason
 from finetune_api.v1alpha1.regularization import Anchor
 from finetune_api.v1alpha1.regularization import Guard as Options
 from finetune_api.v1alpha1.stage import Objective
 from finetune_trainer.checkpoint.state import digest
+from finetune_trainer.data.draws import drawn_rows
 from finetune_trainer.engine.collate import Batch
 from finetune_trainer.engine.guards import Guard
 from finetune_trainer.engine.losses import class_logits, token_logits
-from finetune_trainer.errors import TrainerError
 from finetune_trainer.guards.change import Change, Weight, base_model, changed_before, changes
 from finetune_trainer.modeling.stage_model import StageModel
 from finetune_trainer.pulse import beat
@@ -59,10 +57,11 @@ class Ewc(Guard):
     def start(self, trainer: StageTrainer) -> None:
         if self._fisher:  # from a checkpoint
             return
-        rows = anchor_rows(trainer.rows, self._model, self._samples, self._seed, where=self._where)
+        known: Any = trainer.rows  # those of a stage tell which source each is of
+        rows = drawn_rows(known, self._model.stage.data.train, self._samples, self._seed, replayed=True, where=self._where)
         module, weights = self._at_the_anchor(trainer)
         generator = torch.Generator(trainer.args.device).manual_seed(self._seed)
-        batches = (trainer.collator(trainer.rows, [row]).to(trainer.args.device) for row in rows)
+        batches = (trainer.collator(known, [int(row)]).to(trainer.args.device) for row in rows)
         self._rows = len(rows)
         with trainer.accelerator.autocast():
             found = fisher(module, batches, weights, trainer.collator.objective, generator)
@@ -106,16 +105,6 @@ class Ewc(Guard):
         for change in self._changes:
             found[change.name] = change.parameter if isinstance(change, Weight) else change.layer.get_base_layer().weight  # type: ignore[attr-defined]
         return trainer.model, found
-
-
-def anchor_rows(rows: Any, model: StageModel, samples: int, seed: int, *, where: str) -> list[int]:
-    """Some of the replay sources' rows, drawn by the seed. Raises TrainerError(DataEmpty) where they have none."""
-    replayed = [number for number, source in enumerate(model.stage.data.train) if source.replay]
-    known = np.flatnonzero(np.isin(np.asarray(rows.sources), replayed))
-    if not len(known):
-        raise TrainerError(Reason.DATA_EMPTY, "the replay sources have no row to learn from what has to be kept", where=where)
-    drawn = np.random.Generator(np.random.Philox(key=[seed, len(known)])).permutation(known)[:samples]
-    return [int(row) for row in np.sort(drawn)]
 
 
 def fisher(
