@@ -16,7 +16,7 @@ from finetune_api.base import WireModel
 from finetune_api.v1alpha1.evaluation import Metric
 from finetune_api.v1alpha1.status import DirectScore, EvaluationStatus, SeedSpread, SeedsStatus
 from finetune_trainer.evaluation.metrics import LOWER_IS_BETTER
-from finetune_trainer.evaluation.results import Estimate, PointResult
+from finetune_trainer.evaluation.results import Estimate, PointResult, estimate
 
 Verdict = Literal["Helped", "Hurt", "Unclear"]
 FEWEST_ROWS: Final = 10
@@ -104,7 +104,7 @@ def spreads(points: Sequence[Mapping[str, PointResult]]) -> list[Spread]:
     for stage, first in points[0].items() if len(points) > 1 else []:
         for suite in first.suites:
             for metric in suite.estimates:
-                values = [estimate.value for seed in points if (estimate := _estimate(seed.get(stage), suite.name, metric))]
+                values = [one.value for seed in points if (one := estimate(seed.get(stage), suite.name, metric))]
                 if len(values) == len(points):
                     mean, deviation, low, high = spread(values)
                     found.append(
@@ -168,8 +168,3 @@ def _with(entry: EvaluationStatus, over: Spread | None, against: Comparison | No
         verdict=against.verdict,
     )
     return entry.model_copy(update={"seeds": seeds, "direct": direct})
-
-
-def _estimate(point: PointResult | None, suite: str, metric: Metric) -> Estimate | None:
-    found = point.suite(suite) if point else None
-    return found.estimates.get(metric) if found else None
