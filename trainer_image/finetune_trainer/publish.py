@@ -54,6 +54,8 @@ class Publication:
     """The trained model's logits on the probe; of one that was trained on a quantised base, those on the base in fp32."""
     quantized: QuantizationCost | None
     """How far these are apart."""
+    known: RunResult
+    """What was measured, and what share of each stage's change was handed over."""
     facts: Provenance
     revision: str | None
     """The hub's commit of the base."""
@@ -69,6 +71,7 @@ def publish(
     model: StageModel,
     config: TrainerConfig,
     prepared: Prepared,
+    facts: Provenance,
     *,
     reporter: Reporter,
     pause: Callable[[], None] = lambda: None,
@@ -93,7 +96,8 @@ def publish(
         probe=probe,
         wanted=wanted,
         quantized=quantized,
-        facts=provenance.complete(facts(config, prepared), config),
+        known=outcome.complete(RunResult(outcome="Succeeded", exit_code=ExitCode.SUCCESS), config),
+        facts=facts,
         revision=revision,
         files=files or FileLayer(),
         pause=pause,
@@ -133,7 +137,7 @@ def facts(config: TrainerConfig, prepared: Prepared) -> Provenance:
     """What the model is made from; of several seeds, with the one that is published."""
     known = arms.read(RunFolder(Path(config.run_folder)))
     seed = known.seeds.published if known and known.seeds else config.spec.data_seed
-    return prepared.provenance.model_copy(update={"seed": seed})
+    return provenance.complete(prepared.provenance.model_copy(update={"seed": seed}), config)
 
 
 def formats(model: StageModel, config: TrainerConfig) -> list[OutputFormat]:
@@ -194,8 +198,7 @@ def _write_provenance(job: Publication, folder: Path, difference: float, cost: C
         verification["castToBf16"] = cost.document()
     if job.quantized is not None:
         verification["quantizedBase"] = job.quantized.document()
-    known = outcome.complete(RunResult(outcome="Succeeded", exit_code=ExitCode.SUCCESS), job.config)
-    more = {"verification": verification, "precision": job.model.precision.record(), **_scales(known)}
+    more = {"verification": verification, "precision": job.model.precision.record(), **_scales(job.known)}
     data = provenance.document(job.config, job.facts, **more)
     job.files.write_file(folder / PROVENANCE, [data])
 
@@ -208,18 +211,17 @@ def _scales(known: RunResult) -> dict[str, Any]:
 
 def _publish_card(job: Publication, kinds: Sequence[OutputFormat], notes: Sequence[str]) -> Artifact:
     """The card and provenance.json beside the models."""
-    known = outcome.complete(RunResult(outcome="Succeeded", exit_code=ExitCode.SUCCESS), job.config)
     card = model_card.render(
         job.config,
-        known.evaluation,
+        job.known.evaluation,
         job.facts,
         kinds=[kind.value for kind in kinds],
         adapter_base=_base(job).name if OutputFormat.ADAPTER in kinds else None,
         labels=job.model.labels,
-        scales=outcome.scales(known),
+        scales=outcome.scales(job.known),
         notes=notes,
     )
-    job.files.replace_file(job.place.folder / PROVENANCE, provenance.document(job.config, job.facts, **_scales(known)))
+    job.files.replace_file(job.place.folder / PROVENANCE, provenance.document(job.config, job.facts, **_scales(job.known)))
     job.files.replace_file(job.place.folder / CARD, card.encode())
     return _artifact(job, "modelCard", CARD)
 
@@ -227,8 +229,8 @@ def _publish_card(job: Publication, kinds: Sequence[OutputFormat], notes: Sequen
 def _publish_report(job: Publication, artifacts: Sequence[Artifact]) -> Artifact:
     from finetune_trainer.report import html  # drawing costs seconds to import, which no start of a run shall wait for
 
-    result = RunResult(outcome="Succeeded", exit_code=ExitCode.SUCCESS, artifacts=list(artifacts), provenance=job.facts)
-    page = html.write_report(RunFolder(Path(job.config.run_folder)), result=outcome.complete(result, job.config))
+    result = job.known.model_copy(update={"artifacts": list(artifacts), "provenance": job.facts})
+    page = html.write_report(RunFolder(Path(job.config.run_folder)), result=result)
     target = job.place.folder / page.name
     if target.resolve() != page.resolve():
         written(target, lambda: shutil.copyfile(page, target))

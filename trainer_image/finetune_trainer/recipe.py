@@ -57,14 +57,14 @@ def train(config: TrainerConfig, *, reporter: Reporter, stop: StopFlag) -> RunRe
     between_parts(work)
     if config.spec.evaluation.baseline and config.segment.index == 1:
         measure(work, results.BASE, None, base_heads(work))
-    model, facts = train_stages(work) if work.sole else train_arms(work), work.prepared.provenance
-    artifacts = []
+    model = train_stages(work) if work.sole else train_arms(work)
+    facts, artifacts = provenance.complete(work.prepared.provenance, config), []
     if config.segment.last and model is not None:
         between_parts(work)
         work.progress.enter("publish")
         facts = publish.facts(config, work.prepared)
-        artifacts = publish.publish(model, config, work.prepared, reporter=work.progress, pause=lambda: between_parts(work))
-    return RunResult(outcome="Succeeded", exit_code=ExitCode.SUCCESS, artifacts=artifacts, provenance=provenance.complete(facts, config))
+        artifacts = publish.publish(model, config, work.prepared, facts, reporter=work.progress, pause=lambda: between_parts(work))
+    return RunResult(outcome="Succeeded", exit_code=ExitCode.SUCCESS, artifacts=artifacts, provenance=facts)
 
 
 def train_stages(work: Work, *, judged: bool = True) -> StageModel | None:

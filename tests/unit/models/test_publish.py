@@ -28,7 +28,7 @@ from finetune_trainer.export.place import check_place
 from finetune_trainer.modeling.stage_model import StageModel
 from finetune_trainer.modeling.start import Start
 from finetune_trainer.progress import NullReporter
-from finetune_trainer.publish import formats, publish
+from finetune_trainer.publish import facts, formats, publish
 from finetune_trainer.run_folder import RunFolder
 from tests.unit.models.cases import CAUSAL, CLASSES, LABELS, MASKED, apart, build, job, logits, outputs, train
 
@@ -64,7 +64,8 @@ class Trained:
                 start = handover.hand_over(self.model, stage.hand_over)
 
     def publish(self, files: FileLayer | None = None, pause: Callable[[], None] = lambda: None) -> list[Any]:
-        return publish(self.model, self.config, self.prepared, reporter=NullReporter(), files=files, pause=pause)
+        known = facts(self.config, self.prepared)
+        return publish(self.model, self.config, self.prepared, known, reporter=NullReporter(), files=files, pause=pause)
 
 
 @pytest.mark.parametrize(
