@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,17 @@ def test_what_judged_is_in_the_provenance(tiny_llama: Path, classifier: Path, tm
     assert changed.sha256 != report.sha256
 
 
+def test_where_nothing_changed_no_tokenizer_is_loaded(
+    tiny_llama: Path, classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = list[Path]()
+    monkeypatch.setattr(classifiers, "own_tokenizer", lambda folder, where: loaded.append(folder))
+    config = config_of(tmp_path, tiny_llama, classifier)
+    for _ in range(2):
+        prepare(config, NullReporter(), clock=lambda: time.time_ns() + 60_000_000_000)  # as a minute after the files were written
+        assert loaded == [classifier]
+
+
 def test_a_branch_of_the_hub_stays_at_its_first_commit(
     tiny_llama: Path, classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +201,10 @@ def headless(at: Path) -> None:
     save_file({name: tensor for name, tensor in tensors.items() if not name.startswith("classifier")}, at / "model.safetensors")
 
 
+def garbled(at: Path) -> None:
+    (at / "tokenizer.json").write_text("{}\n")
+
+
 @pytest.mark.parametrize(
     ("change", "fields", "reason", "says"),
     [
@@ -196,13 +212,14 @@ def headless(at: Path) -> None:
         (edit(auto_map={"AutoModel": "x.Y"}), {}, Reason.MODEL_UNSAFE, "asks for code of its own (auto_map: AutoModel)"),
         (edit(architectures=["BertModel"]), {}, Reason.MODEL_UNSUPPORTED, "is BertModel, and not a trained sequence classifier"),
         (headless, {}, Reason.MODEL_UNSUPPORTED, "lack classifier.bias, classifier.weight"),
+        (garbled, {}, Reason.MODEL_UNSUPPORTED, f"{AT}.uri: transformers can't load the tokenizer in"),
         (edit(id2label={"0": "score"}), {}, Reason.MODEL_UNSUPPORTED, "does not choose one of several classes"),
         (edit(problem_type="regression"), {}, Reason.MODEL_UNSUPPORTED, "does not choose one of several classes"),
         (None, {"label": "reply"}, Reason.INVALID_SPEC, f"{AT}.label: the classifier has no label 'reply': write the one of continuation, answer"),
         (edit(id2label=None), {}, Reason.INVALID_SPEC, "write the one of LABEL_0, LABEL_1 that means an answer"),
         (shutil.rmtree, {}, Reason.SOURCE_NOT_FOUND, f"{AT}.uri: there is no folder"),
     ],
-    ids=["pickle only", "code", "no head by its name", "no head in its weights", "one class", "regression", "label", "no labels", "nothing"],
+    ids=["pickle only", "code", "no head by its name", "no head in its weights", "tokenizer", "one class", "regression", "label", "no labels", "nothing"],
 )  # fmt: skip
 def test_classifiers_that_are_refused_before_anything_is_trained(
     tiny_llama: Path, classifier: Path, tmp_path: Path, change: Callable[[Path], object] | None, fields: dict[str, Any], reason: Reason, says: str

@@ -37,7 +37,7 @@ def classifiers_of(spec: FineTuneJobSpec) -> dict[str, StageClassifier]:
 
 
 def locate_classifier(classifier: Classifier, *, config: TrainerConfig, where: str, revision: str | None = None) -> LocatedModel:
-    """Find a classifier and check its folder. `where`: its field of the manifest; `revision`: as in `locate_model`.
+    """Find a classifier and check its folder, but for its tokenizer, which costs more. `where`: its field of the manifest; `revision`: as in `locate_model`.
 
     Raises TrainerError: SourceNotFound, SourceForbidden, SourceUnreachable, ModelUnsupported, ModelUnsafe, InvalidSpec (the label).
     """
@@ -51,12 +51,23 @@ def locate_classifier(classifier: Classifier, *, config: TrainerConfig, where: s
             where=at,
         )
         answer_index(found.path, classifier, where=where)
-        own_tokenizer(found.path, where=at)
     except TrainerError as error:
-        if error.hint == REASONS[Reason.MODEL_UNSUPPORTED].hint:  # it speaks of the base model
-            error.hint = HINT
-        raise
+        raise _of_a_classifier(error) from error.__cause__
     return found
+
+
+def check_tokenizer(folder: Path, *, where: str) -> None:
+    """Load the classifier's tokenizer. `where`: its field of the manifest. Raises TrainerError(ModelUnsupported)."""
+    try:
+        own_tokenizer(folder, where=f"{where}.uri")
+    except TrainerError as error:
+        raise _of_a_classifier(error) from error.__cause__
+
+
+def _of_a_classifier(error: TrainerError) -> TrainerError:
+    if error.hint == REASONS[Reason.MODEL_UNSUPPORTED].hint:  # it speaks of the base model
+        error.hint = HINT
+    return error
 
 
 def answer_index(folder: Path, classifier: Classifier, *, where: str) -> int:

@@ -20,7 +20,7 @@ from finetune_api.wire import Activity, TrainerConfig
 from finetune_trainer.backends import needed
 from finetune_trainer.data.build import Builder, Progress, size
 from finetune_trainer.data.cache import PartCache
-from finetune_trainer.data.classifiers import classifiers_of, locate_classifier
+from finetune_trainer.data.classifiers import check_tokenizer, classifiers_of, locate_classifier
 from finetune_trainer.data.hashes import FileHashes, combined
 from finetune_trainer.data.models import UNLIMITED, Limits, LocatedModel, length_limits, locate_model, model_files
 from finetune_trainer.data.prepared import PreparedStage, read_report
@@ -172,13 +172,14 @@ def _check_methods(
 
 
 def _check_classifiers(found: _Found, problems: Problems) -> None:
-    """Ask the names of their tensors whether a head was trained; only where there are any, since looking costs seconds."""
+    """Load their tokenizers, and ask the names of their tensors whether a head was trained; only where there are any, since looking costs seconds."""
     if not found.classifiers:
         return
     from finetune_trainer.modeling.classifier import check_head  # imports torch and the architectures
 
     for where, classifier in found.classifiers.items():
         try:
+            check_tokenizer(classifier.path, where=where)
             check_head(classifier.path, where=f"{where}.uri")
         except TrainerError as error:
             problems.add_error(error)
