@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,18 @@ def run(config: TrainerConfig) -> list[str]:
 
 def contents(rows: RowSet) -> list[list[int]]:
     return [rows.tokens(i).tolist() for i in range(len(rows))]
+
+
+def test_rows_that_show_too_little_with_another_seed_are_told_once(job: Any) -> None:
+    """Of two rows one is drawn: with seed 1 the long one, with 3 and 5 the short one."""
+    rows = job.file("a.jsonl", [ROWS[0] | {"text": "cat sat on mat " * 9}, ROWS[1] | {"text": "cat"}])
+    begun = {"type": "lora", "lora": {"r": 4, "initialization": "eva", "initializationRows": 1}}
+    config = job.config(rows, method=begun)
+    for seeds, told in (([1], 0), ([1, 3, 5], 1)):
+        several = config.model_copy(update={"spec": config.spec.model_copy(update={"seed": None, "seeds": seeds})})
+        with pytest.raises(TrainerError) if told else nullcontext() as caught:
+            run(several)
+        assert (str(caught.value) if caught else "").count("in 1 rows cannot show 8 directions") == told
 
 
 def test_a_second_start_tokenises_nothing(job: Any) -> None:

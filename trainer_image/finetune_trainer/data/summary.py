@@ -87,8 +87,10 @@ class Summary:
             self.prepared[stage.name] = prepared
 
     def _check_start(self, index: int, stage: Stage, prepared: PreparedStage) -> None:
+        """Ask for every seed: each draws rows of its own to begin from."""
         try:
-            check_start(stage, prepared.train, stage_seed(self.spec.data_seed, index), f"spec.stages[{index}]")
+            for seed in self.spec.every_seed:
+                check_start(stage, prepared.train, stage_seed(seed, index), f"spec.stages[{index}]")
         except TrainerError as error:
             self.problems.add_error(error)
 
