@@ -25,6 +25,13 @@ _LEAST: Final = 6
 """Characters that a text must have to be taken for a token: a shorter one would mask ordinary words."""
 _KNOWN: Final = re.compile(r"\bhf_[A-Za-z0-9]{16,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)|(?<=Bearer )[A-Za-z0-9._~+/-]{8,}=*")
 """The hub's tokens, names and passwords in addresses, bearer tokens."""
+_NOISE: Final = {
+    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
+    "bitsandbytes.autograd._functions": "MatMul8bitLt: inputs will be cast",
+    "torch.utils._pytree": "%s is an Enum subclass",
+}
+"""What packages that quantise say of themselves, by the logger and how it begins: a kernel for inference is not there, of which we have no use;
+of every product, that inputs are rounded to fp16; and that torchao registers its enums by a way that torch calls old."""
 
 
 class Masking:
@@ -60,6 +67,8 @@ class ProcessLog:
             handler.setFormatter(_Formatter(FORMAT, self.mask))
         logging.basicConfig(level=logging.INFO, handlers=self._handlers, force=True)
         logging.captureWarnings(True)
+        for name in _NOISE:
+            logging.getLogger(name).addFilter(_not_noise)
 
     def also_to(self, folder: Path, kind: str) -> None:
         """Write the next `NNN-kind.log` of a folder too. Raises OSError."""
@@ -101,6 +110,10 @@ def last_lines(lines: Iterable[str], limit: int) -> list[str]:
         kept.appendleft(line)
         limit -= len(data) + 1
     return list(kept)
+
+
+def _not_noise(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(_NOISE[record.name])
 
 
 class _Formatter(logging.Formatter):

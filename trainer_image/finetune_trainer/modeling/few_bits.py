@@ -5,7 +5,6 @@ A layer is quantised on the CPU, whatever it is trained on: every machine gets t
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -34,15 +33,12 @@ def _nf4(layer: nn.Linear, double: bool) -> nn.Module:
 def _int8(layer: nn.Linear, double: bool) -> nn.Module:
     import bitsandbytes as bnb
 
-    # It says of every product that it rounds the inputs to fp16.
-    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     made = bnb.nn.Linear8bitLt(layer.in_features, layer.out_features, bias=False, has_fp16_weights=False, threshold=OUTLIERS, device="meta")
     made.weight = bnb.nn.Int8Params(layer.weight.data, requires_grad=False, has_fp16_weights=False).to("cpu")
     return made
 
 
 def _torchao(layer: nn.Linear, double: bool) -> nn.Module:
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # it registers its enums by a way that torch calls old
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
     holder = nn.Sequential(layer)
