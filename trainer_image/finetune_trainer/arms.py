@@ -62,9 +62,9 @@ def starts(run: RunFolder, spec: FineTuneJobSpec) -> list[dict[str, Any]]:
         for event in Journal(folder(run, spec, arm).journal, FileLayer()).read()
         if event["event"] == Event.START
     ]
-    first: dict[tuple[Any, Any], dict[str, Any]] = {}
+    first: dict[Any, dict[str, Any]] = {}
     for event in sorted(every, key=lambda event: float(event["at"])):
-        first.setdefault((event.get("host"), event.get("pid")), event)
+        first.setdefault(event.get("process"), event)
     return list(first.values())
 
 

@@ -8,14 +8,27 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from finetune_trainer.checkpoint.files import FileLayer
+
+
+def this_process() -> str:
+    """What tells this process from every other of the run: a host and a pid come again where a container is started a second time."""
+    return _drawn(os.getpid())
+
+
+@cache
+def _drawn(pid: int) -> str:
+    """A fork has another pid, so it draws for itself."""
+    return secrets.token_hex(8)
 
 
 class Event(StrEnum):
@@ -43,7 +56,8 @@ class Journal:
 
     def append(self, event: Event, *, epoch: int, **fields: Any) -> None:
         """Add an event. Raises TrainerError(StorageFull, …)."""
-        line = {"event": event, "epoch": epoch, "at": self._clock(), "pid": os.getpid(), "host": socket.gethostname(), **fields}
+        place = {"pid": os.getpid(), "host": socket.gethostname(), "process": this_process()}
+        line = {"event": event, "epoch": epoch, "at": self._clock(), **place, **fields}
         new = not self.path.exists()
         torn = b"" if new or self._ends_whole() else b"\n"
         self._files.append_line(self.path, torn + json.dumps(line).encode())
