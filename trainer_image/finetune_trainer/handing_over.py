@@ -26,7 +26,7 @@ def handed_over(work: Work, key: str, model: StageModel) -> Start:
     share, record = stage.hand_over_scale, dict[str, Any](kind=str(stage.hand_over))
     if share is None and stage.hand_over_scale_by is None:
         return start
-    before = holding_back.weights_before(model)
+    before: Tensors = holding_back.weights_before(model) if share != 1 else {}
     if share is None:
         losses = losses_of_shares(work, index, model, start, before)
         share = holding_back.best(losses)

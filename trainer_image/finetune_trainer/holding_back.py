@@ -75,11 +75,10 @@ def shares_on_validation(
             stage=model.stage.name,
         )
     plain.model.to(device)
-    batch = following.training.per_device_eval_batch_size or following.training.batch_rows
     losses = {}
     for done, share in enumerate(SHARES):
         _put(plain, _mixed(start, model, before, share))
-        found = validate(plain.model, rows, collator, batch_size=batch, device=device, should_stop=should_stop)
+        found = validate(plain.model, rows, collator, batch_size=following.training.eval_rows, device=device, should_stop=should_stop)
         losses[share] = found["eval_loss"]
         on_share(done + 1)
     return losses

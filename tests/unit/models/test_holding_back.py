@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from finetune_api.v1alpha1.objective import Objective
 from finetune_api.v1alpha1.stage import HandOver
-from finetune_trainer import handover, holding_back
+from finetune_trainer import handover, holding_back, outcome
+from finetune_trainer.arms import RESOLVED
+from finetune_trainer.checkpoint.files import FileLayer
 from finetune_trainer.engine.stage import make_collator
 from finetune_trainer.engine.validation import Aborted
+from finetune_trainer.handing_over import handed_over
 from finetune_trainer.modeling.plain import plain_weights
 from finetune_trainer.modeling.stage_model import StageModel
 from finetune_trainer.modeling.start import Head, Start
@@ -50,6 +56,19 @@ def test_a_share_lies_between_what_was_there_and_what_was_learned(untied_llama: 
     assert any(not torch.equal(middle[name], base[name]) for name in middle)
     for name, tensor in middle.items():
         assert torch.allclose(tensor, (base[name].double() + (learned[name].double() - base[name].double()) / 2).float(), atol=1e-7), name
+
+
+def test_of_the_whole_change_nothing_has_to_be_known_that_was_there_before(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, start = ended(tiny_llama, "full", "continue")
+    model.stage = model.stage.model_copy(update={"hand_over": HandOver.CONTINUE, "hand_over_scale": 1.0})
+    (tmp_path / RESOLVED).write_text('{"metrics": {"loss": 3.0}}')
+    work: Any = SimpleNamespace(epoch=SimpleNamespace(stage_folder=lambda key: tmp_path, files=FileLayer()))
+    monkeypatch.setattr(holding_back, "weights_before", None)
+    found = handed_over(work, "0-stage0", model)
+    assert all(torch.equal(start.weights[name], tensor) for name, tensor in found.weights.items())
+    assert json.loads((tmp_path / RESOLVED).read_text())["metrics"] == {"loss": 3.0, outcome.SCALE: 1.0}
 
 
 def test_the_share_is_of_this_stage_alone(tiny_llama: Path) -> None:

@@ -109,7 +109,7 @@ def train_stage(
     model.to(device)
     collator = _exact_collator(model, tokenizer, stage, seed=seed, device=device)
     order = stage_order(stage, prepared, seed)
-    total = order.total_steps(epochs=training.num_train_epochs, max_steps=training.max_steps)
+    total, steps_per_epoch = order.length(training)
     arguments = training_arguments(stage, seed=seed, total_steps=total, precision=precision, device=device, folder=folder)
     samples, curve = StepLog(folder / SAMPLES), StepLog(folder / CURVE)
     keeper = StageKeeper(
@@ -125,7 +125,7 @@ def train_stage(
         clock=clock,
     )
     method = method_of(stage.method.type)
-    course = method.course(model, stage, Length(total, order.steps_per_epoch)) if method.course else Course()
+    course = method.course(model, stage, Length(total, steps_per_epoch)) if method.course else Course()
     trainer = StageTrainer(
         model,
         arguments,
