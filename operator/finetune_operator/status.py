@@ -168,9 +168,10 @@ def _stages(case: Case, step: Step, old: Mapping[str, Any], live: Live | None) -
         for ended in result.stages:
             told = finite(ended.status.model_dump(mode="json", exclude_none=True))
             known[ended.status.name] = told | {"metrics": _last_figures(known.get(ended.status.name)) | told.get("metrics", {})}
+    last = _last_word(case, live)
     for name, said in fold.stages(case, live).items():
         before = known.get(name, {})
-        known[name] = {**before, **said, "metrics": {**before.get("metrics", {}), **said.get("metrics", {})}}
+        known[name] = {**before, **said, "metrics": {**before.get("metrics", {}), **said.get("metrics", {}), **last.get(name, {})}}
     current = case.current
     stages: list[Fields] = []
     for config in case.configs:
@@ -186,8 +187,14 @@ def _stages(case: Case, step: Step, old: Mapping[str, Any], live: Live | None) -
 
 
 def _last_figures(stage: Fields | None) -> Fields:
-    """The figures of the training steps that a stage showed while it ran: a trainer's result has only those of its validation."""
+    """The figures of the training steps that a stage showed while it ran: a trainer's result has a loss only of a stage that ended."""
     return {name: value for name, value in (stage or {}).get("metrics", {}).items() if name in c.LIVE_METRICS}
+
+
+def _last_word(case: Case, live: Live | None) -> Mapping[str, Fields]:
+    """The metrics of the stages that ended in the pod that reported, by its result: more than its last report, which is of one step and one arm."""
+    own = [result for attempt, result in _results(case) if live is not None and attempt.key == (live.job, live.pod)]
+    return {stage.status.name: finite(dict(stage.status.metrics)) for result in own for stage in result.stages}
 
 
 def _phase_now(stage: Fields, before: list[Fields], step: Step, *, begun: bool) -> str:

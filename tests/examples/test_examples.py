@@ -99,6 +99,7 @@ def run_and_load(document: dict[str, Any], mounts: dict[str, Path], folder: Path
     assert said.keys() == shared, "what is published says of what share of which change it is made"
     metrics = {stage["status"]["name"]: stage["status"]["metrics"] for stage in result["stages"]}
     assert said == {name: metrics[name]["hand_over_scale"] for name in shared}
+    assert all(0 < each["loss"] < 20 for each in metrics.values()), "every stage tells its training loss"
     assert ("of the change" in (artifacts / "README.md").read_text()) is bool(shared)
     assert ("validation loss at handOverScale" in (artifacts / "report.html").read_text()) is bool(shared)
     copied = any(stage.data.augmentation for stage in job.spec.stages)

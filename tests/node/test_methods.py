@@ -112,7 +112,8 @@ def test_each_stage_ends_with_its_figures(name: str, trained: dict[str, Trained]
         ("domain", "Succeeded", 1),
         ("task", "Succeeded", 1),
     ]
-    # What guards added to the last step's loss; a training loss is told by reports alone, and a stage may end between two.
+    # The loss over the curve's last point, and what guards added to the last step's.
+    assert all(0 < stage["metrics"]["loss"] < 20 for stage in status["stages"])
     for stage, guard in zip(status["stages"], (pair.domain_guard, pair.task_guard), strict=True):
         if guard is not None and guard["type"] in ("l2sp", "kl"):
             assert math.isfinite(stage["metrics"][f"guard_{guard['type']}"]), stage

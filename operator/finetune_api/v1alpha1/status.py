@@ -110,7 +110,7 @@ class StageStatus(ApiModel):
     finished_at: Time | None = None
     """RFC 3339. Example: "2030-01-01T13:00:00Z" """
     metrics: Annotated[dict[str, float], Field(max_length=32)] = {}
-    """Last training and validation metrics. Example: {loss: 0.81, eval_loss: 0.87}"""
+    """Last training and validation metrics; loss is the newest step's, and at the end the mean over the last point of its curve. Example: {loss: 0.81, eval_loss: 0.87}"""
     checkpoint: CheckpointStatus | None = None
     """The newest one. Example: {step: 400, uri: pvc://runs/team-a/support-intents-0a1b2c3d/checkpoint-00000400, sha256: 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae, verified: true}"""
 

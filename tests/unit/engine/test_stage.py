@@ -22,6 +22,7 @@ from finetune_trainer.checkpoint.state import digest
 from finetune_trainer.checkpoint.store import CheckpointStore
 from finetune_trainer.errors import Stopped, TrainerError
 from tests.unit.engine.stage_run import Clock, Trained, stage, train
+from tests.unit.guards.runs import stopped_and_resumed
 
 
 def largest_difference(left: Trained, right: Trained) -> float:
@@ -100,6 +101,22 @@ def test_early_stopping_ends_the_stage_and_best_weights_are_handed_over(tmp_path
     assert (trained.outcome.step_used, trained.outcome.best) == (best, losses[best])
     kept = next(trained.folder.glob(f"checkpoint-{best:08d}"))
     assert trained.weights == digest(read_tensors(kept, "weights"))
+
+
+def test_a_stage_ends_with_the_loss_of_its_last_steps_whatever_was_reported(tmp_path: Path) -> None:
+    """The mean since the curve's point before: of a stage that ends, and of one that is ended between two points."""
+    each = train(tmp_path / "each", stage({}))
+    losses = [point["loss"] for point in each.curve]
+    assert each.outcome.metrics == {"loss": losses[-1]}
+    assert train(tmp_path / "few", stage({"loggingSteps": 4}), clock=Clock(0)).outcome.metrics == {"loss": (losses[4] + losses[5]) / 2}
+    early = train(tmp_path / "early", stage(STOPPING | {"learningRate": 3.0, "loggingSteps": 40}, evalSteps=1), validated=True)
+    assert early.outcome.stopped_early and not any("loss" in point for point in early.curve)
+    assert early.outcome.metrics["loss"] > 0
+
+
+def test_a_resumed_stage_ends_with_the_same_loss(tmp_path: Path) -> None:
+    resumed, undisturbed = stopped_and_resumed(tmp_path, stage({"loggingSteps": 4}), 5)
+    assert resumed.outcome.metrics == undisturbed.outcome.metrics == {"loss": undisturbed.curve[-1]["loss"]}
 
 
 CONFIGURATIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {

@@ -193,6 +193,19 @@ def test_the_last_that_a_job_said_goes_along_with_its_success() -> None:
     }
 
 
+def test_of_a_stage_that_misses_its_gate_the_result_knows_more_than_the_last_report() -> None:
+    """A report is of one step, and of the arm that came last: the result is of the stage's last steps, and of the arm that is chosen."""
+    world = running()
+    tell(world, live(world, train(900, 90.0, loss=0.9, learning_rate=1e-4), metrics={"eval_loss": 0.95}), 10)
+    ended = {"status": {"name": "task", "phase": "Failed", "metrics": {"loss": 0.512345, "eval_loss": 0.61}}, "steps": 1000}
+    world.end(next(iter(world.pods)), 22, result("Failed", 22, reason="GateFailed", message="x", stage="task", stages=[ended]))
+    last = live(world, train(1000, 99.0, loss=0.2, learning_rate=1e-5), metrics={"eval_loss": 0.95})
+    for _ in range(2):  # as news, and as what is known
+        tell(world, last, 10)
+        assert world.status["phase"] == "Failed"
+        assert world.status["stages"][0]["metrics"] == {"loss": 0.512345, "eval_loss": 0.61, "learning_rate": 1e-5}
+
+
 def test_a_failed_job_keeps_what_it_came_to() -> None:
     world = running()
     tell(world, live(world, train(300, 30.0, loss=0.5), pace=0.1), 10)

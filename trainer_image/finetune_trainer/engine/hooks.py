@@ -31,6 +31,8 @@ class LoopState:
     window_loss: float = 0.0
     """Sum of the losses since the last point of the curve."""
     window_steps: int = 0
+    loss: float | None = None
+    """The newest point of the curve: the mean over the steps since the point before it. None before there is one."""
 
     def documents(self) -> dict[str, dict[str, Any]]:
         """By the names of their files in a checkpoint: what each kind of state is can be seen, and dropped in a test, alone."""
@@ -42,7 +44,7 @@ class LoopState:
                 "windowSteps": self.window_steps,
             },
             "sampler": {"consumed": self.consumed},
-            "callbacks": {"verdict": asdict(self.verdict), "metrics": self.metrics, "terms": self.terms},
+            "callbacks": {"verdict": asdict(self.verdict), "metrics": self.metrics, "terms": self.terms, "loss": self.loss},
         }
 
     @classmethod
@@ -56,6 +58,7 @@ class LoopState:
             verdict=Verdict.load(documents["callbacks"]["verdict"]),
             metrics=documents["callbacks"]["metrics"],
             terms=documents["callbacks"].get("terms", {}),
+            loss=documents["callbacks"].get("loss"),
             window_loss=loop["windowLoss"],
             window_steps=loop["windowSteps"],
         )
@@ -64,6 +67,13 @@ class LoopState:
 def loop_metrics(loop: LoopState) -> dict[str, float]:
     """What a stage's metrics are: the last measurement on validation rows, and what guards added to the loss (`guard_l2sp`)."""
     return {**loop.metrics, **{f"guard_{name}": value for name, value in loop.terms.items()}}
+
+
+def final_metrics(loop: LoopState) -> dict[str, float]:
+    """What a stage's metrics are once it has ended: `loss` too, the mean over the steps since the curve's last point, or that point's where it
+    is the end; None of both only where guards left out all of them. Until then reports tell it step by step."""
+    loss = loop.window_loss / loop.window_steps if loop.window_steps else loop.loss
+    return {**({} if loss is None else {"loss": loss}), **loop_metrics(loop)}
 
 
 @dataclass(frozen=True)

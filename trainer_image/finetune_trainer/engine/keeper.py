@@ -189,6 +189,7 @@ class StageKeeper:
         )
         loop.window_loss, loop.window_steps = 0.0, 0
         if loss is not None:
+            loop.loss = loss
             self._notices.logged(facts.step, loss)
 
     def _report(self, trainer: StageTrainer, facts: StepFacts) -> None:

@@ -25,7 +25,7 @@ from finetune_trainer.data.prepared import PreparedStage
 from finetune_trainer.engine.arguments import record, training_arguments
 from finetune_trainer.engine.collate import Collator, Masking
 from finetune_trainer.engine.guards import Guard, Guards
-from finetune_trainer.engine.hooks import loop_metrics
+from finetune_trainer.engine.hooks import final_metrics
 from finetune_trainer.engine.keeper import StageKeeper
 from finetune_trainer.engine.order import stage_order
 from finetune_trainer.engine.packing_probe import packing_for, padding_is_harmless
@@ -57,7 +57,7 @@ class StageOutcome:
     step_used: int
     """Of the weights in the model: the last, or the best."""
     metrics: dict[str, float]
-    """The last measurement on validation data, and what guards added to the last step's loss."""
+    """The training loss of the newest steps, the last measurement on validation data, and what guards added to the last step's loss."""
     best: float | None
     """The best value of the early-stopping metric."""
     resolved: dict[str, Any]
@@ -158,11 +158,11 @@ def train_stage(
         total_steps=total,
         stopped_early=trainer.loop.step < total,
         step_used=used,
-        metrics=loop_metrics(trainer.loop),
+        metrics=final_metrics(trainer.loop),
         best=trainer.loop.verdict.best,
         resolved=record(arguments, precision, training)
         | {
-            "stepsPerEpoch": order.steps_per_epoch,
+            "stepsPerEpoch": steps_per_epoch,
             "lines": order.lines,
             "maxLength": prepared.max_length,
             "packing": collator.packing.value if collator.packing else "off",
