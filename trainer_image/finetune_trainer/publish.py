@@ -28,6 +28,7 @@ from finetune_trainer.export.place import PROVENANCE, Place, check_place, measur
 from finetune_trainer.export.plain_model import write_model
 from finetune_trainer.export.verify import CastCost, Probe, QuantizationCost
 from finetune_trainer.measuring import folded_model
+from finetune_trainer.methods.registry import method_of
 from finetune_trainer.modeling.base import load_config
 from finetune_trainer.modeling.plain import inner_model, plain_weights
 from finetune_trainer.modeling.quantised import known
@@ -217,6 +218,7 @@ def _publish_card(job: Publication, kinds: Sequence[OutputFormat], notes: Sequen
         job.facts,
         kinds=[kind.value for kind in kinds],
         adapter_base=_base(job).name if OutputFormat.ADAPTER in kinds else None,
+        loader=adapter.LOADER if method_of(job.model.stage.method.type).form is not None else None,
         labels=job.model.labels,
         scales=outcome.scales(job.known),
         notes=notes,

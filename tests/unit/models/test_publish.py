@@ -33,7 +33,7 @@ from finetune_trainer.run_folder import RunFolder
 from tests.unit.models.cases import CAUSAL, CLASSES, LABELS, MASKED, apart, build, job, logits, outputs, train
 
 BOTH = ["adapter", "merged"]
-Stages = list[tuple[str, str, str | None]]
+Stages = list[tuple[str | dict[str, Any], str, str | None]]
 
 
 class Trained:
@@ -100,6 +100,19 @@ def test_adapter_and_merged_model(
     assert config["r"] == rank
     assert config["base_model_name_or_path"] == str(run.artifacts / "adapter/base" if own_base else folder)
     assert (run.artifacts / "adapter/base").exists() is own_base
+
+
+@pytest.mark.parametrize("method", ["lora", {"type": "adapter"}])
+def test_the_code_on_the_card_loads_the_adapter(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str | dict[str, Any]
+) -> None:
+    run = Trained(tiny_llama, tmp_path, [(method, CAUSAL, None)])
+    run.publish()
+    (code,) = [block.split("```")[0] for block in (run.artifacts / "README.md").read_text().split("```python\n")[1:]]
+    monkeypatch.chdir(run.artifacts)
+    loaded: dict[str, Any] = {}
+    exec(code, loaded)  # noqa: S102
+    assert apart(logits(run.model), outputs(loaded["model"]).logits) < 1e-4
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,11 @@ def test_it_says(page: Page, words: str) -> None:
     assert words.lower() in page.text.lower()
 
 
+def test_what_was_not_measured_is_not_told(page: Page) -> None:
+    assert "argmax_agreement 0.99" in page.text
+    assert "None" not in page.text
+
+
 def test_it_needs_nothing_else(page: Page) -> None:
     assert not page.named("script")
     assert not page.named("img")

@@ -241,7 +241,7 @@ def _options(stage: Stage, resolved: Mapping[str, Any]) -> dict[str, str]:
 
 def _value(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_value(one)}" for name, one in value.items())
+        return ", ".join(f"{name} {_value(one)}" for name, one in value.items() if one is not None)
     if isinstance(value, list):
         return ", ".join(_value(one) for one in value)
     if isinstance(value, bool):

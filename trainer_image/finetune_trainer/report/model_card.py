@@ -38,6 +38,7 @@ def render(
     *,
     kinds: Sequence[Kind],
     adapter_base: str | None = None,
+    loader: str | None = None,
     labels: Sequence[str] | None = None,
     license_name: str | None = None,
     scales: Mapping[str, float] | None = None,
@@ -46,18 +47,18 @@ def render(
     """Return the card as Markdown.
 
     kinds: what is published, each in the folder of its name beside the card. adapter_base: what the adapter's `base_model_name_or_path`
-    says (the hub's name or a published folder; default: the job's model). labels: the classes of a classifier's head. license_name: as the
+    says (the hub's name or a published folder; default: the job's model). loader: the program in the adapter's folder that puts it on its base, where PEFT does not know it. labels: the classes of a classifier's head. license_name: as the
     hub spells it (`apache-2.0`), where it is known. scales: the share of its change that a stage handed over, by its name. notes: sentences for the reader, such as what a cast to bf16 costs.
     """
     spec = config.spec
     objective = spec.stages[-1].objective
     base = adapter_base or hub_name(spec.model.uri) or spec.model.uri
     sections = [
-        _metadata(config, objective, kinds, license_name),
+        _metadata(config, objective, license_name, library="peft" if "merged" not in kinds and loader is None else "transformers"),
         f"# {config.job.name}",
         _introduction(config),
         "## How to load it",
-        *(_loading(kind, objective, base, spec.model.revision if adapter_base is None else None, labels) for kind in kinds),
+        *(_loading(kind, objective, base, spec.model.revision if adapter_base is None else None, labels, loader) for kind in kinds),
         "## What was measured",
         _evaluation(table(evaluation)),
         "## How it was trained",
@@ -96,7 +97,7 @@ def method_text(method: Method) -> str:
     return f"{name} {', '.join(rest)}".strip()
 
 
-def _metadata(config: TrainerConfig, objective: Objective, kinds: Sequence[Kind], license_name: str | None) -> str:
+def _metadata(config: TrainerConfig, objective: Objective, license_name: str | None, *, library: str) -> str:
     """YAML; a JSON string is a YAML string, so nothing that a user typed can break out of it."""
     base = hub_name(config.spec.model.uri)
     sources = [source.uri for stage in config.spec.stages for source in stage.data.train]
@@ -105,7 +106,7 @@ def _metadata(config: TrainerConfig, objective: Objective, kinds: Sequence[Kind]
     lines = [
         *([f"license: {json.dumps(license_name)}"] if license_name else []),
         *([f"base_model: {json.dumps(base)}"] if base else []),
-        f"library_name: {'transformers' if 'merged' in kinds else 'peft'}",
+        f"library_name: {library}",
         f"pipeline_tag: {PIPELINE[objective]}",
         *(["datasets:", *(f"  - {json.dumps(name)}" for name in datasets)] if datasets else []),
         "tags:",
@@ -123,7 +124,7 @@ def _introduction(config: TrainerConfig) -> str:
     )
 
 
-def _loading(kind: Kind, objective: Objective, base: str, revision: str | None, labels: Sequence[str] | None) -> str:
+def _loading(kind: Kind, objective: Objective, base: str, revision: str | None, labels: Sequence[str] | None, loader: str | None) -> str:
     auto = AUTO_CLASS[objective]
     if kind == "merged":
         body = [
@@ -136,12 +137,15 @@ def _loading(kind: Kind, objective: Objective, base: str, revision: str | None, 
     options = (f", num_labels={len(labels)}" if labels and objective is Objective.CLASSIFICATION else "") + (
         f", revision={json.dumps(revision)}" if revision else ""
     )
+    program, model = ("from peft import PeftModel", 'PeftModel.from_pretrained(base, "adapter")')
+    if loader is not None:
+        program, model = "import runpy", f'runpy.run_path("adapter/{loader}")["load"](base, "adapter")'
     body = [
-        "from peft import PeftModel",
+        program,
         f"from transformers import {auto}, AutoTokenizer",
         "",
         f"base = {auto}.from_pretrained({json.dumps(base)}{options})",
-        'model = PeftModel.from_pretrained(base, "adapter")',
+        f"model = {model}",
         'tokenizer = AutoTokenizer.from_pretrained("adapter")',
     ]
     return "The adapter, in the folder `adapter`, on its base:\n\n" + _fenced(body)
