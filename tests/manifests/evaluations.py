@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.builders import LEFT_OUT, edited, job, stage
+from tests.builders import LEFT_OUT, Document, edited, job, stage
 from tests.manifests.cases import CLASSES, JOB, MASKED, Broken, Change, chain, gated
 
+
+def _adapters(*objectives: str) -> Document:
+    """Stages of bottleneck adapters, each trained on by the next."""
+    last = len(objectives) - 1
+    return job(
+        *(
+            stage(f"s{index}", name, "adapter", **({"handOver": "continue"} if index < last else {}))
+            for index, name in enumerate(objectives)
+        )
+    )
+
+
+_UNFOLDED: Final = _adapters("supervised", "classification")
+_BACK: Final = _adapters("classification", "supervised")
+_AGAIN: Final = _adapters("classification", "supervised", "classification")
 EVALUATIONS: Final = (
     Broken(
         "two suites with one name",
@@ -113,6 +128,34 @@ EVALUATIONS: Final = (
         "spec.evaluation.gates[0].suite",
         "is a causal language model, so",
         base=gated(chain("lora"), "maskedLanguageModeling"),
+    ),
+    Broken(
+        "a gate on texts after an adapter that only goes with classes",
+        {},
+        "spec.evaluation.gates[0].suite",
+        "its own kind of head only",
+        base=gated(_UNFOLDED, "supervised"),
+    ),
+    Broken(
+        "a gate on classes after an adapter that only goes with texts",
+        {},
+        "spec.evaluation.gates[0].suite",
+        "its own kind of head only",
+        base=gated(_BACK, "classification", relativeTo="previousStage"),
+    ),
+    Broken(
+        "a gate against a stage whose adapter only goes with texts",
+        {},
+        "spec.evaluation.gates[0].relativeTo",
+        "the stage before learns goes with its own",
+        base=gated(_AGAIN, "classification", relativeTo="previousStage"),
+    ),
+    Broken(
+        "a gate against a stage whose adapter only goes with classes",
+        {},
+        "spec.evaluation.gates[0].relativeTo",
+        "relativeTo: base",
+        base=gated(_BACK, "supervised", relativeTo="previousStage"),
     ),
 )
 _BUDGETS: Final = edited(JOB, {"spec.retry": {"maxAttempts": 5}, "spec.activeDeadlineSeconds": 100})

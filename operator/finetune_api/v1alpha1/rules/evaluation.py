@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
-from finetune_api.v1alpha1.rules.rule import POSITIONS, Rule
+from finetune_api.v1alpha1.rules.hand_over import UNFOLDED
+from finetune_api.v1alpha1.rules.rule import POSITIONS, Rule, either
 
 SUITE: Final = "spec.evaluation.suites[]"
 GATE: Final = "spec.evaluation.gates[]"
@@ -37,6 +39,28 @@ def _judged(condition: str) -> str:
 
 def _gate(field: str, holds: str, message: str, instead: str, choices: str = "") -> Rule:
     return Rule(scopes=("spec",), each="evaluation.gates[]", field=field, holds=holds, message=message, instead=instead, choices=choices)
+
+
+def _under_its_own_head() -> Iterator[Rule]:
+    """What cannot be folded into the weights is measured under its stage's own kind of head alone."""
+    for suite, comparison in ((f"!({_CLASSIFIES})", "=="), (_CLASSIFIES, "!=")):
+
+        def alone(position: str, comparison: str = comparison) -> str:
+            at = f"self.stages[{position}]"
+            return f"{at}.objective {comparison} 'classification' && {either(f'{at}.method.type', UNFOLDED)}"
+
+        yield _gate(
+            "suite",
+            f"!{_suite_is(suite)} || !{_judged(alone('i'))}",
+            "what this gate's stage learns goes with its own kind of head only, so the suite is not applicable after it",
+            "gate a suite that reads its rows as the stage does, or use a method whose result can be merged, such as lora",
+        )
+        yield _gate(
+            "relativeTo",
+            f"{_RELATIVE_TO_BASE} || !{_suite_is(suite)} || !{_judged('i > 0 && ' + alone('i - 1'))}",
+            "what the stage before learns goes with its own kind of head only, so the suite is not applicable after it",
+            "write relativeTo: base, or use a method before whose result can be merged, such as lora",
+        )
 
 
 def _one_of(field: str) -> Rule:
@@ -160,6 +184,7 @@ RULES: Final = (
         "the model of this job is a causal language model, so the suite is not applicable",
         "gate a suite with objective: causalLanguageModeling or supervised",
     ),
+    *_under_its_own_head(),
     Rule(
         scopes=(GATE,),
         holds="has(self.minImprovement) != has(self.maxRegression)",
