@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from finetune_api.v1alpha1.regularization import Anchor
+from finetune_api.v1alpha1.regularization import Anchor, Guard
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.guards.anchored import guard_problems
 from finetune_trainer.guards.change import changes, factors
+from finetune_trainer.guards.registry import GUARDS
 from finetune_trainer.handover import hand_over
 from finetune_trainer.methods.stacks import lora_layers
 from finetune_trainer.modeling.plain import plain_weights
@@ -163,3 +167,35 @@ def test_a_new_head_alone_has_nothing_to_hold(tiny_llama: Path) -> None:
     spec = job(("headOnly", CLASSES, None))
     with pytest.raises(TrainerError, match="every weight that this stage trains is new: there is nothing to hold"):
         changes(build(Start.base(tiny_llama), spec, 0), Anchor.BASE, tokenizer=load_tokenizer(tiny_llama, spec), where="here")
+
+
+NORMS = {"type": "partial", "partial": {"trained": ["*norm*"]}}
+ALL_NEW = "every weight that this stage trains is new: there is nothing to hold"
+NO_LINEAR = "this stage trains no linear layer that has an anchor"
+L2SP, MIXOUT = {"type": "l2sp", "strength": 0.1}, {"type": "mixout", "probability": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("stages", "guard", "found"),
+    [
+        ([("headOnly", CLASSES, None)], L2SP, [ALL_NEW]),
+        ([("lora", CLASSES, "merge"), ("headOnly", CLASSES, None)], L2SP, [ALL_NEW]),
+        ([("lora", CLASSES, "merge"), ("headOnly", CLASSES, None)], L2SP | {"anchor": "stageStart"}, []),
+        ([({"type": "partial", "partial": {"lastLayers": 1}}, CLASSES, None)], L2SP, []),
+        ([(NORMS, CAUSAL, None)], L2SP, []),
+        ([(NORMS, CAUSAL, None)], MIXOUT, [NO_LINEAR]),
+        ([("full", CLASSES, None)], MIXOUT, []),
+    ],
+)
+def test_a_guard_with_nothing_to_hold_is_refused_by_names_and_shapes(
+    tiny_llama: Path, stages: list[Any], guard: dict[str, Any], found: list[str]
+) -> None:
+    spec = job(*stages)
+    held = spec.stages[-1].model_copy(update={"regularization": [Guard.model_validate(guard)]})
+    problems = [str(error) for error in guard_problems(tiny_llama, [*spec.stages[:-1], held])]
+    assert problems == [f"spec.stages[{len(stages) - 1}].regularization[0].type: {words}; leave the guard out" for words in found]
+    if len(stages) == 1:  # the built stage says the same
+        options = Guard.model_validate(guard)
+        made = GUARDS[options.type](options, build(Start.base(tiny_llama), spec, 0), tokenizer=None, seed=1, where="here")
+        with pytest.raises(TrainerError, match=found[0]) if found else nullcontext():
+            made.begin(None)  # type: ignore[arg-type]

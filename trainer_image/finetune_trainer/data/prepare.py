@@ -153,12 +153,13 @@ def _prepare(
 def _check_methods(
     config: TrainerConfig, model: Path, tokenizer: PreTrainedTokenizerFast, prepared: Mapping[str, PreparedStage], problems: Problems
 ) -> None:
-    """Ask the model's names and shapes, and the length of the stages, whether their methods can do what they say; only where it matters, since
-    looking costs seconds."""
+    """Ask the model's names and shapes, and the length of the stages, whether their methods and guards can do what they say; only where it
+    matters, since looking costs seconds."""
     if not any(stage.method.asks_the_model for stage in config.spec.stages):
         return
     with lean_imports(needed(config.spec.stages)):
         from finetune_trainer.engine.precision import training_device
+        from finetune_trainer.guards.anchored import guard_problems
         from finetune_trainer.modeling.sketch import machine_problems, method_problems  # imports torch, the architectures and PEFT
 
     lengths = {
@@ -167,7 +168,8 @@ def _check_methods(
         if stage.name in prepared and stage.method.asks_the_model
     }
     device = training_device() if config.pod is None else None  # another pod will train, perhaps on another kind of node
-    for error in (*machine_problems(config.spec.stages, device), *method_problems(model, config.spec.stages, tokenizer, lengths)):
+    stages = config.spec.stages
+    for error in (*machine_problems(stages, device), *method_problems(model, stages, tokenizer, lengths), *guard_problems(model, stages)):
         problems.add_error(error)
 
 

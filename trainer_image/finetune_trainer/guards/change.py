@@ -8,7 +8,7 @@ weight, W + ΔW, because a single factor means nothing: A alone can be anything 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -26,6 +26,7 @@ from finetune_trainer.modeling.stage_model import StageModel
 from finetune_trainer.modeling.start import Start
 
 Tensors = dict[str, torch.Tensor]
+ALL_NEW: Final = "every weight that this stage trains is new: there is nothing to hold; leave the guard out"
 
 
 class Change(Protocol):
@@ -153,9 +154,7 @@ def changes(model: StageModel, anchor: Anchor, *, tokenizer: Any, where: str) ->
             continue
         found.append(Weight(plain, parameter, parameter.detach().clone() if base is None else base[plain].to(parameter)))
     if not found:
-        raise TrainerError(
-            Reason.INVALID_SPEC, "every weight that this stage trains is new: there is nothing to hold; leave the guard out", where=where
-        )
+        raise TrainerError(Reason.INVALID_SPEC, ALL_NEW, where=where)
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import nn
@@ -26,6 +26,9 @@ from finetune_trainer.modeling.stage_model import StageModel
 
 if TYPE_CHECKING:
     from finetune_trainer.engine.trainer import StageTrainer
+
+
+NO_LINEAR: Final = "this stage trains no linear layer that has an anchor; leave the guard out"
 
 
 class Mixout(Guard):
@@ -46,9 +49,7 @@ class Mixout(Guard):
         held = changes(self._model, self._anchor, tokenizer=self._tokenizer, where=self._where)
         self._weights = [change for change in held if isinstance(change, Weight) and change.name in linear]
         if not self._weights:
-            raise TrainerError(
-                Reason.INVALID_SPEC, "this stage trains no linear layer that has an anchor: leave mixout out", where=self._where
-            )
+            raise TrainerError(Reason.INVALID_SPEC, NO_LINEAR, where=self._where)
 
     @contextmanager
     def around(self, model: nn.Module, batch: Batch) -> Iterator[None]:
