@@ -116,6 +116,20 @@ def test_copies_stay_on_the_side_of_their_row_and_are_never_measured(job: Any) -
     assert not after.validation.copies.any()
 
 
+def test_a_row_that_is_dropped_takes_its_copies_with_it(job: Any) -> None:
+    long, drops = {"text": " ".join(["word"] * 20)}, {"type": "wordDrop", "probability": 0.9, "copies": 2}
+    options: dict[str, Any] = {"augmentation": [drops], "training": {"maxLength": 16}}
+    found = job.prepare(job.file("a.jsonl", [*ROWS[:4], long, *ROWS[4:6]]), overflow="drop", **options)
+    (source,) = found.report.stages[0].sources
+    assert (source.read_rows, source.dropped_long, source.rows) == (7, 1, 6 + source.augmented), (
+        "rows of the file are counted, not their copies"
+    )
+    rows = found.stages["a"].train
+    assert int(rows.copies.sum()) == source.augmented > 6
+    with pytest.raises(TrainerError, match="1 of 1 rows are longer than maxLength 16"):
+        job.prepare(job.file("b.jsonl", [long]), overflow="drop", **options)
+
+
 def test_validation_rows_of_their_own_are_not_augmented(job: Any) -> None:
     found = job.prepare(
         job.file("a.jsonl", ROWS),

@@ -59,6 +59,8 @@ class _Placed(NamedTuple):
     line: int
     example: Example
     groups: tuple[int, ...] = ()
+    copy: bool = False
+    """Of the row before it that is none."""
 
 
 @dataclass
@@ -77,6 +79,8 @@ class Tokeniser:
     named: dict[str, dict[str, int]] = field(default_factory=dict)
     """Their values, numbered in the order in which they come."""
     tally: Tally = field(default_factory=Tally)
+    kept: bool = False
+    """Whether the last row was kept that is no copy: its copies go where it goes."""
 
     def run(self) -> Tally:
         """Read every file to its end, whatever is wrong with it. Raises Stopped."""
@@ -151,12 +155,15 @@ class Tokeniser:
         for copied in self.augmenter.copies(row, placed.example.content) if self.augmenter is not None else ():
             example = self.objective.read(copied)
             if example is not None:
-                self.tally.augmented += 1
-                yield placed._replace(example=example._replace(input=placed.example.input))
+                yield placed._replace(example=example._replace(input=placed.example.input), copy=True)
 
     def _write(self, batch: list[_Placed], outcomes: Future[list[Outcome]]) -> None:
         lengths: list[int] = []
         for placed, outcome in zip(batch, outcomes.result(), strict=True):
+            if placed.copy and (not self.kept or outcome.row is None):
+                continue
+            self.kept = placed.copy or outcome.row is not None
+            self.tally.augmented += placed.copy
             lengths.append(outcome.length)
             if outcome.problem is not None:
                 self.problems.add(self.located.names[placed.file], placed.line, outcome.problem)
