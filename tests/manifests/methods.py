@@ -183,6 +183,12 @@ METHODS: Final = (
         "leave packing out",
     ),
     Broken(
+        "a prefix before layers that are recomputed",
+        {"spec.stages[1].method": {"type": "prefixTuning"}, "spec.stages[1].training": {"gradientCheckpointing": True}},
+        "spec.stages[1].training.gradientCheckpointing",
+        "impossible (tried): a layer that is recomputed",
+    ),
+    Broken(
         "partial of both",
         {"spec.stages[1].method": {"type": "partial", "partial": {"trained": ["a"], "frozen": ["b"]}}},
         "spec.stages[1].method.partial",

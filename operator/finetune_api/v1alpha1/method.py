@@ -104,7 +104,7 @@ def _update(options: type[Options], *, rate: float = 1e-4, usual: tuple[float, f
     )
 
 
-def _prompt(options: type[Options], *refused: Refusal) -> Row:
+def _prompt(options: type[Options], *refused: Refusal, **more: Any) -> Row:
     """Something in front of the rows: published and trained on as it is, and nothing else."""
     return Row(
         options=options,
@@ -117,6 +117,7 @@ def _prompt(options: type[Options], *refused: Refusal) -> Row:
         packs=False,
         continues=Continues.ITSELF,
         refused=refused,
+        **more,
     )
 
 
@@ -181,7 +182,7 @@ TABLE: Final[dict[MethodType, Row]] = {
     MethodType.IA3: _update(Ia3, rate=3e-3, usual=(1e-4, 1e-1), **_IA3),
     MethodType.LN_TUNING: _update(LnTuning, rate=1e-3, usual=(1e-5, 1e-1)),
     MethodType.PROMPT_TUNING: _prompt(PromptTuning, _MASKED_PROMPT, _LAST_TOKEN),
-    MethodType.PREFIX_TUNING: _prompt(PrefixTuning, _MASKED_PROMPT),
+    MethodType.PREFIX_TUNING: _prompt(PrefixTuning, _MASKED_PROMPT, recomputes=False),
     MethodType.P_TUNING: _prompt(PTuning, _MASKED_PROMPT, _LAST_TOKEN),
     MethodType.TRAINABLE_TOKENS: Row(
         options=TrainableTokens,

@@ -90,6 +90,8 @@ class Row:
     """What the base under it can be kept in; without any it is never quantised."""
     packs: bool = True
     """Whether several documents may share a row."""
+    recomputes: bool = True
+    """Whether layers may be computed again in the backward pass."""
     refused: tuple[Refusal, ...] = ()
     about: str = ""
     """The method's section in the documentation, where it has no options to carry it."""

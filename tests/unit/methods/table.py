@@ -307,6 +307,9 @@ def prefix_tuning(llama: Path) -> None:
     model = built(llama, method("prefixTuning", numVirtualTokens=6))
     (name,) = model.trainable_names()
     assert dict(model.module.named_parameters())[name].shape == (6, 2 * 2 * 2 * 16)
+    inner_model(model.module).activation_checkpointing_enable()
+    with pytest.raises(RuntimeError, match="must match"):  # refused: what the prefix adds is lost
+        model.module.train()(input_ids=torch.arange(4, 20)[None], attention_mask=torch.ones(1, 16, dtype=torch.int64))
 
 
 def p_tuning(llama: Path) -> None:

@@ -248,6 +248,15 @@ RULES: Final = (
         message="a trained prompt stands in front of each row, and packed documents would share one",
         instead="leave packing out; groupByLength also saves padding",
     ),
+    Rule(
+        scopes=(STAGE,),
+        each="training",
+        field="gradientCheckpointing",
+        holds="!it.?gradientCheckpointing.orValue(false) || "
+        f"!({either('self.method.type', [method for method, row in TABLE.items() if not row.recomputes])})",
+        message="impossible (tried): a layer that is recomputed loses the keys and values that stand in front of the row",
+        instead="leave gradientCheckpointing out, or use promptTuning or pTuning",
+    ),
     *_objectives(),
     *(rule for method, row in TABLE.items() for rule in _unusual(method, row)),
 )
