@@ -18,6 +18,7 @@ from finetune_trainer.errors import Stopped
 from finetune_trainer.methods.aflora import Freezing
 from finetune_trainer.methods.base import Length, Setting
 from finetune_trainer.methods.gradual import Schedule
+from finetune_trainer.methods.oft import rotations
 from finetune_trainer.methods.registry import method_of
 from finetune_trainer.modeling.base import Plain
 from finetune_trainer.modeling.start import Head, Start
@@ -202,3 +203,20 @@ def test_parts_of_a_group_decay_as_they_shall() -> None:
     split_groups(optimizer, {}, {id(first): 0.5, id(bias): 0.5}, {id(first), id(second)})
     found = [([id(parameter) for parameter in group["params"]], group["weight_decay"]) for group in optimizer.param_groups]
     assert found == [([id(first)], 0.5), ([id(second)], 0.1), ([id(bias)], 0.0)]
+
+
+def test_constrained_rotations_are_taken_back_by_steps_alone() -> None:
+    stage = planned("oft", blockSize=8, coft=True, epsilon=1e-3)
+    module = wrapped(stage)
+    course = method_of(stage.method.type).course(module, stage, Length(STEPS, 5))  # type: ignore[misc]
+    with torch.no_grad():
+        for rotation in rotations(module):
+            rotation.weight += 0.5
+    before = {name: parameter.clone() for name, parameter in module.named_parameters()}
+    module(input_ids=torch.arange(4, 20)[None])
+    assert all(torch.equal(parameter, before[name]) for name, parameter in module.named_parameters()), "a forward pass changes nothing"
+    course.after_update(1)
+    for rotation in rotations(module):
+        blocks = rotation._pytorch_skew_symmetric(rotation.weight, rotation.block_size)
+        assert (torch.linalg.matrix_norm(blocks) <= 1.001e-3 / len(blocks) ** 0.5).all()
+    assert module.peft_config["default"].coft  # type: ignore[index, union-attr]

@@ -111,7 +111,7 @@ def test_the_code_on_the_card_loads_the_adapter(
     (code,) = [block.split("```")[0] for block in (run.artifacts / "README.md").read_text().split("```python\n")[1:]]
     monkeypatch.chdir(run.artifacts)
     loaded: dict[str, Any] = {}
-    exec(code, loaded)  # noqa: S102
+    exec(code, loaded)
     assert apart(logits(run.model), outputs(loaded["model"]).logits) < 1e-4
 
 

@@ -1,11 +1,18 @@
-"""OFT by PEFT."""
+"""OFT by PEFT. Constrained rotations are taken back to where they may be after each step, and not, as PEFT does it, in each forward pass."""
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Final
+
+import torch
 from peft import OFTConfig
+from peft.tuners.oft.layer import OFTRotationModule
+from torch import nn
 
 from finetune_api.v1alpha1.methods.updates import Oft
-from finetune_trainer.methods.base import Setting
+from finetune_api.v1alpha1.stage import Stage
+from finetune_trainer.methods.base import Course, Length, Method, Setting
 from finetune_trainer.methods.peft_models import peft_method, placed
 from finetune_trainer.methods.targets import check_divides
 
@@ -25,4 +32,32 @@ def configure(setting: Setting) -> OFTConfig:
     )
 
 
-METHOD = peft_method(configure)
+class Constrained(Course):
+    """A forward pass that changed weights would change a checkpoint that is being written, and a stage that was evaluated more often than another."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._rotations = rotations(module)
+
+    def after_update(self, step: int) -> None:
+        with torch.no_grad():
+            for rotation in self._rotations:
+                rotation.weight.copy_(rotation._project_batch(rotation.weight, eps=rotation.eps))
+
+
+def rotations(module: nn.Module) -> list[OFTRotationModule]:
+    return [part for part in module.modules() if isinstance(part, OFTRotationModule)]
+
+
+def apply(setting: Setting) -> nn.Module:
+    module = _PEFT.apply(setting)
+    for rotation in rotations(module):
+        rotation.coft = False  # the configuration, which is published, still says it
+    return module
+
+
+def course(module: nn.Module, stage: Stage, length: Length) -> Course:
+    return Constrained(module) if (stage.method.oft or Oft()).coft else Course()
+
+
+_PEFT: Final = peft_method(configure)
+METHOD: Final[Method] = dataclasses.replace(_PEFT, apply=apply, course=course)
