@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from finetune_api.v1alpha1.method import MethodType
+from finetune_api.v1alpha1.support import Family
 from finetune_trainer.methods.registry import method_of
 from tests.unit.methods.table import PROPERTIES, UP, begins_at_the_base, built, layer, method, update
 from tests.unit.models.cases import train
@@ -33,6 +35,14 @@ def test_olora_takes_a_part_of_the_base_out_and_gives_it_back(llama: Path) -> No
     assert torch.allclose(b.T @ b, torch.eye(4), atol=1e-5), "B has orthonormal columns"
     begins_at_the_base(llama, model)
     assert set(model.taken) >= {f"{UP}.A", f"{UP}.B"}
+
+
+def test_olora_begins_at_a_base_that_keeps_its_weights_turned_round(family: Callable[[Family], Path]) -> None:
+    folder = family(Family.GPT2)
+    model = built(folder, method("lora", r=4, alpha=8, initialization="olora"))
+    b = layer(model, "transformer.h.0.attn.c_attn").lora_B["default"].weight.detach()
+    assert torch.allclose(b.T @ b, torch.eye(4), atol=1e-5)
+    begins_at_the_base(folder, model)
 
 
 def test_b_learns_faster_with_lora_plus(llama: Path) -> None:

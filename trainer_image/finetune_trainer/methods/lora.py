@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
+import torch
 from peft import LoraConfig
 from torch import nn
 
@@ -14,8 +15,8 @@ from finetune_api.v1alpha1.stage import Stage
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.methods.base import Method, Setting
 from finetune_trainer.methods.from_data import begun_from_data, check_ranks, course, initialization_of
-from finetune_trainer.methods.peft_models import quiet_peft, train_beside
-from finetune_trainer.methods.stacks import with_frozen
+from finetune_trainer.methods.peft_models import TRAINED, quiet_peft, train_beside
+from finetune_trainer.methods.stacks import lora_layers, with_frozen
 from finetune_trainer.methods.targets import check_rank, in_layers, pattern_of, targets, trained_whole, turned
 from finetune_trainer.modeling.base import seeded
 
@@ -75,10 +76,26 @@ def apply(setting: Setting) -> nn.Module:
     if options.begins_from_data:
         module = begun_from_data(setting, options, config)
     else:
+        turned_back = options.initialization is LoraInitialization.OLORA and bool(config.fan_in_fan_out)
+        config.init_lora_weights = True if turned_back else config.init_lora_weights
         with seeded(setting.seed):
             module = with_frozen(setting.plain.model, setting.start.adapters, config)
+        if turned_back:
+            _begin_as_olora(module)
     train_beside(setting, config.modules_to_save or ())
     return module
+
+
+def _begin_as_olora(module: nn.Module) -> None:
+    """OLoRA on weights that are kept turned round: PEFT's decomposes them as they lie, and its A and B then fit no input."""
+    for layer in lora_layers(module).values():
+        base = layer.get_base_layer().weight
+        weight = base.data.T if layer.fan_in_fan_out else base.data
+        q, r = torch.linalg.qr(weight.float())
+        rank = layer.r[TRAINED]
+        a, b = r[:rank].contiguous(), q[:, :rank].contiguous()
+        layer.lora_A[TRAINED].weight.data, layer.lora_B[TRAINED].weight.data = a, b
+        weight -= (layer.scaling[TRAINED] * (b @ a)).to(weight)
 
 
 def rates(module: nn.Module, stage: Stage) -> Mapping[str, float]:
