@@ -101,7 +101,7 @@ def _begin_as_olora(module: nn.Module) -> None:
 def rates(module: nn.Module, stage: Stage) -> Mapping[str, float]:
     """LoRA+ (Hayou et al. 2024, arXiv 2402.12354): B learns faster than A."""
     ratio = stage.method.lora.lora_plus_ratio if stage.method.lora else None
-    return {name: ratio for name, _ in module.named_parameters() if ".lora_B." in name} if ratio else {}
+    return {name: ratio for name, _ in module.named_parameters() if f".lora_B.{TRAINED}." in name} if ratio else {}
 
 
 METHOD = Method(apply, check=configure, rates=rates, course=lambda module, stage, length: course(module))
