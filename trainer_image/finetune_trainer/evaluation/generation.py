@@ -13,11 +13,13 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from peft import PeftType
 from torch import nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from finetune_trainer.engine.losses import unwrapped
 from finetune_trainer.evaluation.rows import Rows
+from finetune_trainer.methods.peft_models import quiet_peft
 
 DECODING: Final = "greedy, one beam, no penalties"
 
@@ -51,14 +53,22 @@ def complete(
     """
     room = (getattr(unwrapped(model).config, "max_position_embeddings", None) or math.inf) - prompt_positions(model)
     limits = [int(max(1, min(max_new_tokens, room - len(prompt) + 1))) for prompt in prompts]
-    together = [index for index, limit in enumerate(limits) if limit == max_new_tokens]
+    together: dict[object, list[int]] = {}
+    for index, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
+        alike = len(prompt) if _padded_apart(model) else None
+        together.setdefault(alike if limit == max_new_tokens else (index, limit), []).append(index)
     texts = [""] * len(prompts)
-    for indexes in [together, *([index] for index in range(len(prompts)) if index not in together)]:
-        if indexes:
-            found = _batch(model, tokenizer, [prompts[index] for index in indexes], limits[indexes[0]], device, end_tokens)
-            for index, text in zip(indexes, found, strict=True):
-                texts[index] = text
+    for indexes in together.values():
+        found = _batch(model, tokenizer, [prompts[index] for index in indexes], limits[indexes[0]], device, end_tokens)
+        for index, text in zip(indexes, found, strict=True):
+            texts[index] = text
     return texts
+
+
+def _padded_apart(model: Any) -> bool:
+    """Whether padding on the left would lie between a trained prompt and its row, and move the row away from it: where the prompt is embeddings."""
+    kind = getattr(getattr(model, "active_peft_config", None), "peft_type", None)
+    return prompt_positions(model) > 0 and kind is not PeftType.PREFIX_TUNING
 
 
 def prompt_positions(model: Any) -> int:
@@ -81,11 +91,12 @@ def _batch(
     for line, prompt in enumerate(prompts):
         input_ids[line, width - len(prompt) :] = prompt
         mask[line, width - len(prompt) :] = 1
-    written = model.generate(
-        input_ids=torch.from_numpy(input_ids).to(device),
-        attention_mask=torch.from_numpy(mask).to(device),
-        generation_config=_greedy(model, tokenizer, max_new_tokens, pad, end_tokens),
-    )
+    with quiet_peft():
+        written = model.generate(
+            input_ids=torch.from_numpy(input_ids).to(device),
+            attention_mask=torch.from_numpy(mask).to(device),
+            generation_config=_greedy(model, tokenizer, max_new_tokens, pad, end_tokens),
+        )
     texts: list[str] = tokenizer.batch_decode(written[:, width:].cpu(), skip_special_tokens=True)
     return texts
 

@@ -26,7 +26,8 @@ PEFT_PREFIX: Final = "base_model.model."
 @contextmanager
 def quiet_peft() -> Iterator[None]:
     """Without PEFT's warnings about what nobody can do anything about: an attribute's old name, kernels that need a compiler (BOFT has a way
-    without), norms that it does not know by name but treats right, and a conversion of its own that is not used here."""
+    without), norms that it does not know by name but treats right, a conversion of its own that is not used here, and
+    positions that generating hands to trained prompts, whose rows are never padded then."""
     with warnings.catch_warnings():
         for words in (
             "`is_gradient_checkpointing`",
@@ -34,6 +35,7 @@ def quiet_peft() -> Iterator[None]:
             "Setting boft_n_butterfly_factor",
             "Unsupported layer type",
             "Using Rank-Stabilized LoRA with rank_pattern",
+            "Position ids are not supported",
         ):
             warnings.filterwarnings("ignore", words)
         yield
