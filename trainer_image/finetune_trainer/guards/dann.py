@@ -1,7 +1,7 @@
 """DANN: features that do not tell the domain (Ganin et al. 2016, Domain-Adversarial Training of Neural Networks, arXiv 1505.07818).
 
-A discriminator learns to tell a row's domain from its features: what the classes are read from, or the mean of the last hidden states where
-tokens are predicted. On the way back into the model its gradient is turned round and multiplied by λ, which grows with the share p of the
+A discriminator tells a row's domain from its features: what the classes are read from, or the mean of the last hidden states where tokens are
+predicted. On the way back into the model its gradient is turned round and multiplied by λ, which grows with the share p of the
 stage that is done, as in the paper: strength · (2 / (1 + exp(−10 p)) − 1).
 
 A confounder goes with the classes, so its discriminator is told the class (Zhang, Lemoine and Mitchell 2018, arXiv 1801.07593, for equalized
@@ -17,17 +17,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from finetune_api.constants import Reason
 from finetune_api.v1alpha1.regularization import Guard as Options
 from finetune_api.v1alpha1.stage import Objective
 from finetune_trainer.engine.collate import Batch
 from finetune_trainer.engine.guards import Guard
-from finetune_trainer.engine.losses import output_head, unwrapped
+from finetune_trainer.engine.losses import unwrapped
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.guards.discriminator import Discriminator
-from finetune_trainer.modeling.base import seeded
 from finetune_trainer.modeling.stage_model import StageModel
 
 if TYPE_CHECKING:
@@ -60,8 +58,8 @@ def ramp(progress: float) -> float:
 
 
 class Dann(Guard):
-    """A discriminator for the domain, another for the confounder, whichever the data names. They are in the checkpoint with all that they
-    learn by, and are thrown away at the stage's end.
+    """A discriminator for the domain, another for the confounder, whichever the data names. The rows that they are solved on are in the
+    checkpoint, and are thrown away at the stage's end.
     """
 
     name = "dann"
@@ -69,7 +67,6 @@ class Dann(Guard):
 
     def __init__(self, options: Options, model: StageModel, *, tokenizer: Any, seed: int, where: str) -> None:
         self._strength = options.strength or 0.0
-        self._seed = seed
         self._where = where
         self._features: torch.Tensor | None = None
         self._seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
@@ -87,13 +84,11 @@ class Dann(Guard):
                 "this stage trains nothing below its head, so its features stay as they are: train more of the model, or leave dann out",
                 where=self._where,
             )
-        width, classes = feature_width(model, self._heads), int(model.config.num_labels)
+        classes = int(model.config.num_labels) if self._classified else 0
         self._names: dict[str, list[str]] = trainer.rows.group_names  # type: ignore[attr-defined]
-        with seeded(self._seed):
-            self._discriminators = {
-                role: Discriminator(width, len(names), classes=classes if self._classified and role == CONFOUNDER else 0)
-                for role, names in self._names.items()
-            }
+        self._discriminators = {
+            role: Discriminator(len(names), classes=classes if role == CONFOUNDER else 0) for role, names in self._names.items()
+        }
         for discriminator in self._discriminators.values():
             discriminator.to(trainer.args.device)
 
@@ -115,7 +110,7 @@ class Dann(Guard):
         self._features = None
 
     def term(self, model: nn.Module, batch: Batch, logits: torch.Tensor) -> torch.Tensor:
-        """The discriminators' losses, in nats a row; a row weighs as much as its predictions, so it weighs the same however batches are cut."""
+        """The discriminators' losses, each 1 a row where it guesses; a row weighs as much as its predictions, however batches are cut."""
         assert self._features is not None and batch.groups is not None, "the batch went through the model, and has groups"
         strength = self._strength * ramp(self._trainer.loop.step / self._trainer.total_steps)
         with torch.autocast(self._features.device.type, enabled=False):
@@ -124,7 +119,7 @@ class Dann(Guard):
             self._seen.append((features.detach(), batch.groups, classes))
             turned = reversed_gradient(features, strength)
             losses = [
-                functional.cross_entropy(discriminator(turned, classes), batch.groups[:, place], reduction="none")
+                discriminator.losses(turned, batch.groups[:, place], classes)
                 for place, discriminator in enumerate(self._discriminators.values())
             ]
             weights = torch.ones_like(losses[0]) if self._classified else torch.bincount(batch.rows, minlength=len(features))
@@ -171,14 +166,6 @@ def class_heads(model: Any) -> list[nn.Module]:
     if not found:
         raise TrainerError(Reason.MODEL_UNSUPPORTED, f"{type(model).__name__} reads its classes from no linear layer: leave dann out")
     return found
-
-
-def feature_width(model: Any, heads: list[nn.Module]) -> int:
-    """Numbers a row's features are."""
-    if heads:
-        return int(heads[0].in_features)
-    head = output_head(model)
-    return int(head.weight.shape[1]) if head is not None else int(model.config.get_text_config().hidden_size)
 
 
 def row_features(hidden: torch.Tensor, lengths: torch.Tensor, *, last: bool) -> torch.Tensor:

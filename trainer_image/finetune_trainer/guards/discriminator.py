@@ -1,59 +1,81 @@
-"""What tells a row's domain from its features, for dann: a classifier of one hidden layer that keeps up with the model.
+"""What tells a row's domain from its features, for dann: a kernel classifier that is solved anew after each step of the model.
 
-The paper's has one update a step, and that is not enough: a model outruns it, and is paid for features that tell the domain the other way round,
-which any fresh probe reads. So there are several updates, at a rate of its own, on the rows of the newest steps rather than on a batch that is
-soon known by heart; its gradient over the features is held down (R1: Mescheder, Geiger and Nowozin 2018, arXiv 1801.04406), without
-which the two circle round each other; and features are normalised by running figures, else a model hides the domain by making it small.
+The paper's is a network of one hidden layer that descends beside the model. A model outruns it, and is paid for features that tell the domain
+the other way round; where domains are far apart it is certain, and then cross-entropy has no gradient to turn round. So there is nothing to be
+outrun here: the squared error between what it says and what is the case has its least value in closed form (kernel ridge regression, the
+least-squares loss of Mao et al. 2017, arXiv 1611.04076), on the newest rows, and never fades while anything is told. The kernel is half linear,
+so that the means of the domains meet, and half Gaussian, for what a network would find beside. Features are whitened, since a model hides the
+domain in directions in which they hardly vary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-LEARNING_RATE: Final = 3e-3
-BETAS: Final = (0.5, 0.9)
-UPDATES: Final = 5
-"""A step of the model."""
-ROWS: Final = 256
-"""The newest, which an update learns from."""
-PENALTY: Final = 0.1
-"""R1's weight."""
-WIDTH: Final = 128
+ROWS: Final = 128
+"""The newest, which it is solved on: older ones tell of a model that is no more. Two steps' where these are more, but not above MOST."""
+MOST: Final = 1024
+RIDGE: Final = 1.0
+"""Of the variance of whitened features: half of what the rows say is believed."""
+FLOOR: Final = 1e-4
+"""Directions with less than this share of the largest variance are taken to have it."""
 MEMORY: Final = 0.9
-"""What a step leaves of the running figures."""
-MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
+"""What a step leaves of the running accuracy."""
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """What the newest rows came to."""
+
+    mean: torch.Tensor
+    whitening: torch.Tensor
+    """(H, K)"""
+    size: torch.Tensor
+    """The mean squared length of a whitened row."""
+    rows: torch.Tensor
+    """(N, K), whitened."""
+    classes: torch.Tensor
+    weights: torch.Tensor
+    """(N, domains)"""
 
 
 class Discriminator(nn.Module):
-    """Logits of the domains; with classes, it is told a row's class."""
+    """Says how probable each domain is; with classes, it is told a row's class, and says what features tell beside it."""
 
-    mean: torch.Tensor
-    square: torch.Tensor
     steps: torch.Tensor
     accuracy: torch.Tensor
     counts: torch.Tensor
 
-    def __init__(self, width: int, domains: int, *, classes: int = 0) -> None:
+    def __init__(self, domains: int, *, classes: int = 0) -> None:
         super().__init__()
         self._classes = classes
-        self.layers = nn.Sequential(nn.Linear(width + classes, WIDTH), nn.ReLU(), nn.Linear(WIDTH, domains))
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("square", torch.ones(width))
         self.register_buffer("steps", torch.zeros((), dtype=torch.float64))
         self.register_buffer("accuracy", torch.zeros(()))
         self.register_buffer("counts", torch.zeros(max(classes, 1), domains, dtype=torch.float64))
-        self.requires_grad_(False)
-        self._optimizer = torch.optim.Adam(self.layers.parameters(), lr=LEARNING_RATE, betas=BETAS)
         self._newest: dict[str, torch.Tensor] = {}
+        self._solved: _Solved | None = None
 
     def forward(self, features: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        """(B, H) float32 features, (B,) classes, which are looked at where it is told them → (B, domains) logits."""
-        return self._told(self._normalised(features), classes)
+        """(B, H) float32 features, (B,) classes, which are looked at where it is told them → (B, domains) shares, by and large from 0 to 1."""
+        guessed, solved = self._guessed(classes), self._solved
+        if solved is None:
+            return guessed
+        return guessed + self._kernel((features - solved.mean) @ solved.whitening, classes, solved) @ solved.weights
+
+    def losses(self, features: torch.Tensor, domains: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        """(B,) squared errors over the mean one of guessing by the domains' shares (in the class): 1 where features tell nothing."""
+        if self._solved is None:
+            return torch.ones_like(features[:, 0]) + 0 * features[:, 0]
+        shares = self._shares()
+        variance = (1 - shares.square().sum(1)) @ self.counts.sum(1) / self.counts.sum().clamp_min(1)
+        error = (self(features, classes) - self._as_shares(domains)).square().sum(1)
+        return error / variance.clamp_min(1e-3).to(error)
 
     def learn(self, features: torch.Tensor, domains: torch.Tensor, classes: torch.Tensor) -> None:
         """Learn from a step's rows and those before them, once they have shown how much is told already."""
@@ -61,59 +83,63 @@ class Discriminator(nn.Module):
             return  # a step that the loop refuses, or a guard leaves out
         self._observe(features, domains, classes)
         given = {"features": features, "domains": domains, "classes": classes}
-        self._newest = {name: torch.cat([self._newest[name], new] if self._newest else [new])[-ROWS:] for name, new in given.items()}
-        self.layers.requires_grad_(True)
-        for _ in range(UPDATES):
-            self._optimizer.zero_grad()
-            self._loss().backward()
-            self._optimizer.step()
-        self._optimizer.zero_grad()
-        self.layers.requires_grad_(False)
+        kept = min(max(ROWS, 2 * len(features)), MOST)
+        self._newest = {name: torch.cat([self._newest[name], new] if self._newest else [new])[-kept:] for name, new in given.items()}
+        self._solve()
 
     def chance(self) -> float:
         """The share of the rows so far that is told by always saying the most frequent domain (of the class)."""
         return float(self.counts.amax(1).sum() / self.counts.sum().clamp_min(1))
 
-    def _normalised(self, features: torch.Tensor) -> torch.Tensor:
-        return (features - self.mean) / (self.square - self.mean.square()).clamp_min(1e-8).sqrt()
+    def _solve(self) -> None:
+        features, domains, classes = self._newest["features"], self._newest["domains"], self._newest["classes"]
+        mean = features.mean(0)
+        _, lengths, directions = torch.linalg.svd(features - mean, full_matrices=False)
+        variances = lengths.square() / len(features)
+        whitening = directions.T / (variances + FLOOR * variances.amax()).clamp_min(1e-12).sqrt()
+        rows = (features - mean) @ whitening
+        size = rows.square().sum(1).mean().clamp_min(1e-6)
+        unsolved = _Solved(mean, whitening, size, rows, classes, rows.new_zeros(len(rows), self.counts.shape[1]))
+        ridge = RIDGE * len(rows) / size * torch.eye(len(rows), device=rows.device)
+        left = self._as_shares(domains) - self._guessed(classes)
+        weights = torch.linalg.solve(self._kernel(rows, classes, unsolved) + ridge, left)
+        self._solved = _Solved(mean, whitening, size, rows, classes, weights)
 
-    def _told(self, normalised: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        known = functional.one_hot(classes, self._classes).to(normalised) if self._classes else normalised[:, :0]
-        logits: torch.Tensor = self.layers(torch.cat([normalised, known], -1))
-        return logits
+    def _kernel(self, rows: torch.Tensor, classes: torch.Tensor, solved: _Solved) -> torch.Tensor:
+        """(B, K) whitened rows → (B, N): half linear, half Gaussian. With classes, half of either is for rows of the same class alone."""
+        product = rows @ solved.rows.T
+        distance = (rows.square().sum(1)[:, None] + solved.rows.square().sum(1) - 2 * product).clamp_min(0)
+        alike = (product + solved.size * torch.exp(-distance / (2 * solved.size))) / (2 * solved.size)
+        return alike * (1 + (classes[:, None] == solved.classes).to(alike)) / 2 if self._classes else alike
 
-    def _loss(self) -> torch.Tensor:
-        normalised = self._normalised(self._newest["features"]).requires_grad_(True)
-        log_p = self._told(normalised, self._newest["classes"]).log_softmax(-1).gather(1, self._newest["domains"][:, None])
-        (slope,) = torch.autograd.grad(log_p.sum(), normalised, create_graph=True)
-        return PENALTY / 2 * slope.square().sum(1).mean() - log_p.mean()
+    def _shares(self) -> torch.Tensor:
+        """(classes or 1, domains): of the rows so far."""
+        return self.counts / self.counts.sum(1, keepdim=True).clamp_min(1)
+
+    def _guessed(self, classes: torch.Tensor) -> torch.Tensor:
+        return self._shares().float()[classes if self._classes else torch.zeros_like(classes)]
+
+    def _as_shares(self, domains: torch.Tensor) -> torch.Tensor:
+        return functional.one_hot(domains, self.counts.shape[1]).float()
 
     def _observe(self, features: torch.Tensor, domains: torch.Tensor, classes: torch.Tensor) -> None:
         told = (self(features, classes).argmax(-1) == domains).float().mean()
         self.steps += 1
-        share = max(1 - MEMORY, 1 / float(self.steps))
-        for running, now in ((self.accuracy, told), (self.mean, features.mean(0)), (self.square, features.square().mean(0))):
-            running += share * (now - running)
+        self.accuracy += max(1 - MEMORY, 1 / float(self.steps)) * (told - self.accuracy)
         rows = classes if self._classes else torch.zeros_like(domains)
         self.counts.index_put_((rows, domains), torch.ones_like(rows, dtype=torch.float64), accumulate=True)
 
     def remembered(self) -> dict[str, torch.Tensor]:
-        """All that it goes on from: weights, running figures, the newest rows, and its optimizer's moments."""
+        """All that it goes on from: running figures and the newest rows."""
         found = {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
-        found |= {f"newest/{name}": tensor.clone() for name, tensor in self._newest.items()}
-        for name, parameter in self.named_parameters():
-            state = self._optimizer.state.get(parameter, {})
-            found |= {f"{name}/{moment}": state[moment].clone() for moment in MOMENTS if moment in state}
-        return found
+        return found | {f"newest/{name}": tensor.clone() for name, tensor in self._newest.items()}
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """The inverse of `remembered`."""
         self.load_state_dict({name: tensor for name, tensor in tensors.items() if "/" not in name})
-        device = self.mean.device
-        self._newest = {name.removeprefix("newest/"): tensor.to(device) for name, tensor in tensors.items() if name.startswith("newest/")}
-        for name, parameter in self.named_parameters():
-            if f"{name}/step" in tensors:
-                moments = {moment: tensors[f"{name}/{moment}"] for moment in MOMENTS}
-                self._optimizer.state[parameter] = {
-                    moment: value if moment == "step" else value.to(device) for moment, value in moments.items()
-                }
+        device = self.counts.device
+        self._newest = {
+            name.removeprefix("newest/"): tensor.clone().to(device) for name, tensor in tensors.items() if name.startswith("newest/")
+        }
+        if self._newest:
+            self._solve()
