@@ -82,12 +82,13 @@ def test_a_domain_that_is_made_small_is_told_all_the_same() -> None:
 
 def test_a_domain_that_no_plane_parts_is_told_all_the_same() -> None:
     torch.manual_seed(0)
-    discriminator = Discriminator(2)
-    for _ in range(20):
-        features, domains = torch.randn(64, 2), torch.randint(0, 2, (64,))
-        features[:, 1] = torch.where(domains == 1, 3.0, 1.0) * features[:, 1].sign()
-        discriminator.learn(features, domains, torch.zeros_like(domains))
-    assert float(discriminator.accuracy) > 0.8
+    domains = torch.arange(1000) % 2
+    features = torch.randn(1000, 2)
+    features[:, 1] = torch.where(domains == 1, 3.0, 0.0) * features[:, 1].sign()
+    discriminator, new = Discriminator(2), slice(500, 1000)
+    discriminator.learn(features[:500], domains[:500], domains[:500])
+    told = discriminator(features[new], domains[new]).argmax(-1) == domains[new]
+    assert float(told.float().mean()) > 0.65, "a plane would tell a half"
 
 
 def test_what_is_wholly_told_has_a_gradient_still() -> None:
@@ -104,18 +105,17 @@ def test_what_is_wholly_told_has_a_gradient_still() -> None:
 
 
 def test_a_confounder_that_only_the_class_tells_is_not_told_beside_it() -> None:
-    """The features are the class and noise: without being told the class the discriminator tells the confounder by them."""
+    """The features are the class and noise: a discriminator that isn't told the class tells the confounder by them."""
     torch.manual_seed(0)
-    beside, altogether = Discriminator(2, classes=2), Discriminator(2)
-    for _ in range(20):
-        classes = torch.randint(0, 2, (64,))
-        confounders = (classes + (torch.rand(64) < 0.1)) % 2
-        features = torch.randn(64, 4) + 5.0 * classes[:, None]
-        found = [float(one.losses(features, confounders, classes).mean()) for one in (beside, altogether)]
-        for one in (beside, altogether):
-            one.learn(features, confounders, classes)
-    assert found[0] > 0.9
-    assert found[1] < 0.8
+    classes = torch.arange(2000) % 2
+    confounders = (classes + (torch.rand(2000) < 0.2)) % 2
+    features = torch.randn(2000, 4) + 5.0 * classes[:, None]
+    found = []
+    for discriminator in (Discriminator(2, classes=2), Discriminator(2)):
+        discriminator.learn(features[:500], confounders[:500], classes[:500])
+        found.append(float(discriminator.losses(features[500:], confounders[500:], classes[500:]).mean()))
+    assert found[0] == pytest.approx(1.0, abs=0.1)
+    assert found[1] < 0.85
 
 
 def test_a_discriminator_that_is_put_back_learns_on_in_the_same_bits() -> None:
