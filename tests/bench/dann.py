@@ -28,6 +28,7 @@ import yaml
 
 from finetune_api.plan import Runtime, plan
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
+from finetune_trainer.engine.losses import unwrapped
 from finetune_trainer.guards.dann import class_heads
 from finetune_trainer.modeling.stage_model import StageModel
 from scripts.demo_assets import ROOT, demo_folder
@@ -38,7 +39,7 @@ from tests.unit.guards.probes import interval, told
 RUNS: Final = ROOT / "runs/bench-dann"
 EXAMPLE: Final = ROOT / "examples/guard-dann.yaml"
 DOMAINS: Final = {"dictionary": "{}", "letter": "As for your question, I would say that it is {}, at least where I come from."}
-STEPS: Final = 208
+STEPS: Final = 104
 BATCH: Final = 16
 
 
@@ -72,13 +73,15 @@ def manifest(seed: int, strength: float) -> dict[str, Any]:
 
 def features(model: StageModel, tokenizer: Any, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """What the classes are read from, and the classes' numbers."""
-    net, kept = model.module.eval(), []
-    handles = [head.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0])) for head in class_heads(net)[:1]]
+    net, kept, said = model.module.eval(), [], []
+    seen: list[torch.Tensor] = []
+    handles = [head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0])) for head in class_heads(unwrapped(net))]
     with torch.no_grad():
-        said = [
-            net(**tokenizer(batch, return_tensors="pt", padding=True, truncation=True, max_length=64)).logits.argmax(-1)
-            for batch in chunks(texts, 50)
-        ]
+        for batch in chunks(texts, 50):
+            logits = net(**tokenizer(batch, return_tensors="pt", padding=True, truncation=True, max_length=64)).logits
+            kept.append(seen[0])  # an adapter on the head calls layers of its own after it
+            said.append(logits.argmax(-1))
+            seen.clear()
     for handle in handles:
         handle.remove()
     return torch.cat(kept), torch.cat(said)
@@ -95,7 +98,7 @@ def chunks(texts: list[str], size: int) -> Iterator[list[str]]:
 
 
 def measure(seed: int, strength: float, test: list[dict[str, Any]]) -> str:
-    runtime = Runtime(run_folder=str(RUNS / "run"), mounts={"demo": str(demo_folder()), "work": str(RUNS)}, threads=1)
+    runtime = Runtime(run_folder=str(RUNS / f"run-{strength:g}"), mounts={"demo": str(demo_folder()), "work": str(RUNS)}, threads=1)
     done = train(plan(FineTuneJob.model_validate(manifest(seed, strength)), runtime=runtime).segments[-1])
     found, said = features(done.model, done.tokenizer, [row["text"] for row in test])
     names = done.model.labels or ()

@@ -168,5 +168,5 @@ def test_without_anything_trained_below_the_head_it_is_refused(tmp_path: Path) -
 def test_a_linear_probe_falls_to_chance_on_new_rows_while_the_task_stays(case: Case, seed: int, tmp_path: Path) -> None:
     begun, ended = shown(tmp_path, case, seed)
     assert begun.linear > 0.95, "what the stage starts from tells it plainly"
-    assert ended.linear < 0.55, "chance is a half"
+    assert ended.linear < 0.54, "chance is a half, and 0.022 the half of its interval"
     assert ended.task > 0.99
