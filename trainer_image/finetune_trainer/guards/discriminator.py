@@ -25,6 +25,8 @@ RIDGE: Final = 1.0
 """Of the variance of whitened features: half of what the rows say is believed."""
 FLOOR: Final = 1e-4
 """Directions with less than this share of the largest variance are taken to have it."""
+RAREST: Final = 0.02
+"""The least variance of domains that an error is measured by: of two, one of which one row in a hundred is; else a rare one had all the say."""
 MEMORY: Final = 0.9
 """What a step leaves of the running accuracy."""
 
@@ -75,7 +77,7 @@ class Discriminator(nn.Module):
         shares = self._shares()
         variance = (1 - shares.square().sum(1)) @ self.counts.sum(1) / self.counts.sum().clamp_min(1)
         error = (self(features, classes) - self._as_shares(domains)).square().sum(1)
-        return error / variance.clamp_min(1e-3).to(error)
+        return error / variance.clamp_min(RAREST).to(error)
 
     def learn(self, features: torch.Tensor, domains: torch.Tensor, classes: torch.Tensor) -> None:
         """Learn from a step's rows and those before them, once they have shown how much is told already."""
