@@ -71,13 +71,19 @@ class Discriminator(nn.Module):
         return guessed + self._kernel((features - solved.mean) @ solved.whitening, classes, solved) @ solved.weights
 
     def losses(self, features: torch.Tensor, domains: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        """(B,) squared errors over the mean one of guessing by the domains' shares (in the class): 1 where features tell nothing."""
+        """(B,) squared errors over the mean one of guessing by the domains' shares (in the class): 1 where features tell nothing.
+
+        No row's is above that of guessing: what is told worse than that has no gradient, or the model would be paid, without bound, for
+        features that tell the domain the other way round.
+        """
         if self._solved is None:
             return torch.ones_like(features[:, 0]) + 0 * features[:, 0]
         shares = self._shares()
         variance = (1 - shares.square().sum(1)) @ self.counts.sum(1) / self.counts.sum().clamp_min(1)
-        error = (self(features, classes) - self._as_shares(domains)).square().sum(1)
-        return error / variance.clamp_min(RAREST).to(error)
+        told = self._as_shares(domains)
+        error = (self(features, classes) - told).square().sum(1)
+        guess = (self._guessed(classes) - told).square().sum(1)
+        return torch.minimum(error, guess) / variance.clamp_min(RAREST).to(error)
 
     def learn(self, features: torch.Tensor, domains: torch.Tensor, classes: torch.Tensor) -> None:
         """Learn from a step's rows and those before them, once they have shown how much is told already."""
