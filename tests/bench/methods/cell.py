@@ -25,6 +25,7 @@ from finetune_trainer.checkpoint.nowhere import Nowhere
 from finetune_trainer.checkpoint.signals import StopFlag
 from finetune_trainer.checkpoint.snapshot import Snapshot
 from finetune_trainer.data.draws import stage_seed
+from finetune_trainer.data.examples import StageExamples
 from finetune_trainer.data.prepare import prepare
 from finetune_trainer.data.prepared import Prepared, load_prepared
 from finetune_trainer.engine.precision import Precision, resolve_precision
@@ -120,7 +121,7 @@ def _train(config: TrainerConfig) -> Trained:
     before = memory("VmRSS") * 1024
     model = build_stage_model(
         start=Start.base(prepared.model_folder), stage=stage, spec=config.spec, labels=prepared.stages[stage.name].labels, tokenizer=tokenizer,
-        precision=precision, seed=seed,
+        precision=precision, seed=seed, examples=StageExamples(prepared.stages[stage.name].train, stage.data.train, seed, CPU),
     )  # fmt: skip
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # what loading took shall not hide what training takes

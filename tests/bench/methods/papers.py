@@ -24,6 +24,8 @@ class Claim:
 CLAIMS: Final = (
     Claim("lora", "as good as full tuning", "2106.09685", "full"),
     Claim("lora, pissa", "learns faster and ends better than LoRA", "2404.02948"),
+    Claim("lora, eva", "converges faster than LoRA, and scores higher on average", "2410.07170"),
+    Claim("qlora", "as good as on a base in 16 bits", "2305.14314"),
     Claim("lora, dora", "better than LoRA of the same rank", "2402.09353"),
     Claim("lora, r 64, rsLora", "high ranks learn more, where LoRA's scale holds them back", "2312.03732"),
     Claim("adalora", "better than LoRA of the same size", "2303.10512"),

@@ -92,6 +92,10 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("full + mixout", "full", guards=({"type": "mixout", "probability": 0.5},), rate_of="full", tasks=(CLASSES,)),
     _aggressive(" + mixout", {"type": "mixout", "probability": 0.5}),
     _aggressive(" + ewc", {"type": "ewc", "strength": 10_000, "samples": 8}, replay=0.05),
+    Setting("qlora", "qlora"),
+    Setting("lora, eva", "lora", {"initialization": "eva"}),
+    Setting("c3a", "c3a", {"blockSize": 64}),
+    Setting("pTuning", "pTuning", {"numVirtualTokens": 16}),
 )  # fmt: skip
 """In the order in which they are measured: where time runs out, the last ones lack."""
 BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
