@@ -57,7 +57,7 @@ def kept_picture(definitions: Sequence[Row]) -> str:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.0f} %"))
         for gate, style in zip(GATES, (":", "--"), strict=True):
             axes.axvline(gate, color=MUTED, linestyle=style, linewidth=1, label=f"a gate at +{gate:.0%}")
-        axes.legend(loc="center right")
+        axes.legend(loc="upper left")
         _scatter(made, axes, kept_points(definitions))
         return made
 
