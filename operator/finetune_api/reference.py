@@ -43,7 +43,7 @@ def _rules(path: str, kind: Kind) -> Iterator[str]:
             field = ".".join(part for part in (re.sub(r"\[[-+]1\]", "[]", rule.each), rule.field) if part) or "the whole"
             fields.setdefault(f"{rule.message}: {rule.instead}.", []).append(f"`{field}`")
     for words, names in fields.items():
-        yield f"- {', '.join(names)}: {words}"
+        yield f"- {', '.join(dict.fromkeys(names))}: {words}"
 
 
 def _row(name: str, node: Schema, required: bool) -> str:

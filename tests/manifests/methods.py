@@ -165,6 +165,24 @@ METHODS: Final = (
         "a k that divides r",
     ),
     Broken(
+        "reflections without their twin",
+        {"spec.stages[1].method": {"type": "hra", "hra": {"r": 7}}},
+        "spec.stages[1].method.hra.r",
+        "write an even number",
+    ),
+    Broken(
+        "a rank that an orthogonal start cannot halve",
+        {"spec.stages[1].method": {"type": "lora", "lora": {"r": 7, "initialization": "orthogonal"}}},
+        "spec.stages[1].method.lora.r",
+        "write an even number",
+    ),
+    Broken(
+        "a quantised base's rank that an orthogonal start cannot halve",
+        {"spec.stages[1].method": {"type": "qlora", "qlora": {"r": 7, "initialization": "orthogonal"}}},
+        "spec.stages[1].method.qlora.r",
+        "write an even number",
+    ),
+    Broken(
         "a text that is not asked for",
         {"spec.stages[1].method": {"type": "promptTuning", "promptTuning": {"text": "Define"}}},
         "spec.stages[1].method.promptTuning.text",

@@ -62,7 +62,9 @@ def report(trial: Trial, at: str, progress: Object = PROGRESS, *, warnings: list
     """Progress, as it stands in a status after a report. at: when it was heard. metrics: of the stage."""
     (stage,) = trial.status["stages"]
     figures = {**stage, "metrics": {"loss": progress["loss"], "learning_rate": 1e-4, "grad_norm": 1.5, **metrics}}
-    told = {"progress": {**progress, "updatedAt": at}, "stages": [figures], "warnings": warnings or []}
+    *ended, attempt = trial.status["attempts"]
+    attempts = [*ended, {**attempt, "stage": stage["name"], "step": progress["step"]}]
+    told = {"progress": {**progress, "updatedAt": at}, "attempts": attempts, "stages": [figures], "warnings": warnings or []}
     trial.api.patch(f"{trial.path}/status", {"status": told})
 
 

@@ -20,7 +20,7 @@ from finetune_api.v1alpha1.stage import HandOverWeights, Stage
 from finetune_api.v1alpha1.status import SeedScore, SeedsStatus
 from finetune_api.v1alpha1.training import EarlyStoppingMetric
 from finetune_trainer.checkpoint.files import FileLayer
-from finetune_trainer.checkpoint.journal import Event, Journal
+from finetune_trainer.checkpoint.journal import Event, Journal, process_of
 from finetune_trainer.checkpoint.lineage import STAGES, stage_name
 from finetune_trainer.engine.stopping import LOWER_IS_BETTER
 from finetune_trainer.errors import TrainerError
@@ -64,7 +64,7 @@ def starts(run: RunFolder, spec: FineTuneJobSpec) -> list[dict[str, Any]]:
     ]
     first: dict[Any, dict[str, Any]] = {}
     for event in sorted(every, key=lambda event: float(event["at"])):
-        first.setdefault(event.get("process"), event)
+        first.setdefault(process_of(event), event)
     return list(first.values())
 
 

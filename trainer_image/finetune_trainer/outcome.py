@@ -13,7 +13,7 @@ from finetune_api.wire import RunResult, StageResult, TrainerConfig
 from finetune_trainer import arms
 from finetune_trainer.checkpoint.epochs import Epoch
 from finetune_trainer.checkpoint.files import FileLayer
-from finetune_trainer.checkpoint.journal import Event, Journal, this_process
+from finetune_trainer.checkpoint.journal import Event, Journal, process_of, this_process
 from finetune_trainer.checkpoint.lineage import STAGES, stage_name
 from finetune_trainer.evaluation.results import read_points, to_status
 from finetune_trainer.evaluation.spread import with_arms
@@ -43,7 +43,7 @@ def complete(result: RunResult, config: TrainerConfig, *, prepared: bool = False
     trained = result.outcome == "Succeeded" and not prepared
     stages = [_stage(run, uri, events, index, stage, result, trained=trained) for index, stage in enumerate(config.spec.stages)]
     points = read_points(run.evaluation, [stage.name for stage in config.spec.stages])
-    mine = (event for event in reversed(arms.starts(top, config.spec)) if event.get("process") == this_process())
+    mine = (event for event in reversed(arms.starts(top, config.spec)) if process_of(event) == this_process())
     start: dict[str, Any] = next(mine, {})
     went_on = {"resumed_from_step": start.get("resumedFromStep"), "steps_lost": start.get("stepsLost")}
     found = {"evaluation": with_arms(to_status(points), told), "seeds": told.seeds if told else None}
@@ -85,7 +85,7 @@ def finished_before(config: TrainerConfig) -> RunResult | None:
 def _newest_start(events: list[dict[str, Any]]) -> dict[str, Any]:
     """Where the newest process went on: it opens an arm a second time to publish it."""
     begun = [event for event in events if event["event"] == Event.START]
-    return next((event for event in begun if event.get("process") == begun[-1].get("process")), {})
+    return next((event for event in begun if process_of(event) == process_of(begun[-1])), {})
 
 
 def _stage(
@@ -106,7 +106,7 @@ def _stage(
             {
                 "name": stage.name,
                 "phase": Phase.SUCCEEDED if done else _phase(result, stage, bool(begun)),
-                "attempts": len({event.get("process") for event in begun}),
+                "attempts": len({process_of(event) for event in begun}),
                 "startedAt": _time(begun[0]) if begun else None,
                 "finishedAt": _time(ended[0]) if ended else None,
                 "metrics": _metrics(run, key),

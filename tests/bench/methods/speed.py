@@ -143,7 +143,7 @@ class Marks(TrainerCallback):
 
 
 def alone(method: dict[str, Any]) -> Measured:
-    """PEFT and transformers' Trainer, with nothing of ours in them but the configuration."""
+    """PEFT and transformers' Trainer, with nothing of ours but the configuration; of qlora and partial the model too: there the loops alone are compared."""
     made = module_of(method)
     own = getattr(made, "peft_config", None)
     if own is None or stage_of(method).method.row.quantizations:  # what is frozen, and in how few bits, is all that is the method's

@@ -71,7 +71,7 @@ def test_rows_that_show_too_little_with_another_seed_are_told_once(job: Any) -> 
         several = config.model_copy(update={"spec": config.spec.model_copy(update={"seed": None, "seeds": seeds})})
         with pytest.raises(TrainerError) if told else nullcontext() as caught:
             run(several)
-        assert (str(caught.value) if caught else "").count("in 1 rows cannot show 8 directions") == told
+        assert (str(caught.value) if caught else "").count("in 1 row cannot show 8 directions") == told
 
 
 def test_a_second_start_tokenises_nothing(job: Any) -> None:

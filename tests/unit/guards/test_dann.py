@@ -179,8 +179,10 @@ def test_without_anything_trained_below_the_head_it_is_refused(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("case", "seed"), [(CASES[0], 1), (CASES[0], 2), (CASES[0], 3), *((case, 1) for case in CASES[1:])])
-def test_a_linear_probe_falls_to_chance_on_new_rows_while_the_task_stays(case: Case, seed: int, tmp_path: Path) -> None:
-    begun, ended = shown(tmp_path, case, seed)
+def test_probes_fall_to_chance_or_near_it_on_new_rows_while_the_task_stays(case: Case, seed: int, tmp_path: Path) -> None:
+    """Chance is a half, and 0.022 the half of its interval. Of the twelve runs in docs/guards.md the worst had 0.546, and 0.520 with a hidden layer."""
+    begun, ended = shown(tmp_path, case, seed, layered=True)
     assert begun.linear > 0.95, "what the stage starts from tells it plainly"
-    assert ended.linear < 0.56, "chance is a half, and 0.022 the half of its interval: the worst of twelve runs had 0.546"
+    assert ended.linear < 0.58
+    assert ended.layered is not None and ended.layered < 0.55
     assert ended.task > 0.99

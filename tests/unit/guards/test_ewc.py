@@ -24,7 +24,7 @@ from finetune_trainer.tokenizer import load_tokenizer
 from tests.unit.engine.stage_run import train as train_tiny
 from tests.unit.engine.test_losses import CAUSAL as COLLATOR
 from tests.unit.engine.test_losses import ROWS
-from tests.unit.engine.tiny_models import FakeRows
+from tests.unit.engine.tiny_models import FakeRows, model
 from tests.unit.guards.runs import assert_exact, guarded, stopped_and_resumed
 from tests.unit.models.cases import CAUSAL, build, job, train
 
@@ -194,3 +194,16 @@ def test_without_rows_to_learn_from_it_is_refused(tiny_llama: Path) -> None:
     with pytest.raises(TrainerError, match="replay sources have no row") as caught:
         begun(adapted, tiny_llama, source=0)
     assert (caught.value.reason, caught.value.where) == (Reason.DATA_EMPTY, "here")
+
+
+def test_what_a_schedule_has_frozen_is_left_alone(tmp_path: Path) -> None:
+    """Layer by layer from the top: a gradient of zero would let the optimizer decay what has not joined yet."""
+    training = {**ADAM, "weightDecay": 0.5, "maxSteps": 4}
+    method = {"type": "gradual", "gradual": {"everySteps": 3}}
+    planned = guarded({"type": "ewc", "strength": 100, "samples": 4}, training=training, method=method, data=REPLAYING)
+    start = dict(model("llama").named_parameters())
+    trained = train_tiny(tmp_path, planned, rows=old_and_new(), chosen=range(80))
+    moved = {name for name, parameter in trained.model.named_parameters() if not torch.equal(parameter, start[name])}
+    assert any(".layers.0." in name for name in moved) and any(".layers.1." in name for name in moved)
+    assert not any("embed" in name for name in moved), "they would join after step 6"
+    assert trained.outcome.resolved["guards"]["ewc"]["rows"] == 4

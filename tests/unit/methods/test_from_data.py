@@ -169,6 +169,8 @@ def test_the_next_stage_goes_on_with_it(llama: Path, options: dict[str, Any], ki
     following = begun(llama, options, rows, start=start)
     assert apart(logits(model), logits(following)) < 1e-5
     assert rows.asked == (0 if kind is HandOver.CONTINUE else 1), "an adapter that trains on begins where it ended"
+    told = method_of(following.stage.method.type).course(following.module, following.stage, None).told()  # type: ignore[misc, arg-type]
+    assert ("rows" in told["began"]) is (kind is HandOver.STACK)
 
 
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)

@@ -255,6 +255,8 @@ def _epochs(run: RunFolder) -> None:
             "learningRate": 5e-4,
             "optimizer": "adamw_torch_fused",
             "mixedPrecision": {"trainableWeights": "float32", "autocast": "off"},
+            "course": {"frozen": {"layers.0.q_proj": 21}},
+            "told": {"frozen": "28 of 28 matrices, by their scores, after steps 21 to 60"},
         },
         "model": {
             "startsFrom": "the base model",
@@ -264,7 +266,6 @@ def _epochs(run: RunFolder) -> None:
         },
         "steps": 63,
         "stoppedEarly": False,
-        "told": {"frozen": "28 of 28 matrices, by their scores, after steps 21 to 60"},
     }
     (lineage.epoch_folder(run.epochs, 2) / lineage.STAGES / "0-domain" / RESOLVED).write_text(json.dumps(resolved))
 

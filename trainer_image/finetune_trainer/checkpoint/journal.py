@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,11 @@ from finetune_trainer.checkpoint.files import FileLayer
 def this_process() -> str:
     """What tells this process from every other of the run: a host and a pid come again where a container is started a second time."""
     return _drawn(os.getpid())
+
+
+def process_of(event: Mapping[str, Any]) -> Any:
+    """The process that wrote an event; host and pid stand for it in a journal from before processes drew names."""
+    return event.get("process") or (event.get("host"), event.get("pid"))
 
 
 @cache

@@ -26,7 +26,7 @@ def drawn_rows(rows: RowSet, sources: Sequence[TrainSource], count: int, seed: i
     known = np.flatnonzero(np.isin(np.asarray(rows.sources), wanted))
     if not len(known):
         kind = "replay sources have" if replayed else "training data have"
-        raise TrainerError(Reason.DATA_EMPTY, f"the stage's {kind} no row to look at before the first step", where=where)
+        raise TrainerError(Reason.DATA_EMPTY, f"the stage's {kind} no row to look at before the first step: add rows there", where=where)
     return np.sort(np.random.Generator(np.random.Philox(key=[seed, len(known)])).permutation(known)[:count])
 
 

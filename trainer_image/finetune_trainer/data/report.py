@@ -9,7 +9,7 @@ from pydantic import Field
 
 from finetune_api.base import WireModel
 
-VERSION = 1
+VERSION = 2
 """Counts up when the meaning of a field or of the cached rows changes; what an older version prepared is prepared again."""
 
 

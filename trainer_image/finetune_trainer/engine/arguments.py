@@ -27,7 +27,7 @@ def training_arguments(
     """Return the arguments. Saving, logging and evaluation are not Trainer's here, so their options stay off."""
     training = stage.training
     assert training.learning_rate is not None, "the plan resolves the learning rate"
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=total_steps,
         per_device_train_batch_size=training.batch_rows,
@@ -58,6 +58,8 @@ def training_arguments(
         restore_callback_states_from_checkpoint=True,
         ddp_find_unused_parameters=False,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # else Trainer wraps the model in DataParallel, under whose replicas no guard's hook holds
+    return arguments
 
 
 def record(arguments: TrainingArguments, precision: Precision, training: Training) -> dict[str, Any]:

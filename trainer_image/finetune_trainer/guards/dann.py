@@ -110,7 +110,7 @@ class Dann(Guard):
         self._features = None
 
     def term(self, model: nn.Module, batch: Batch, logits: torch.Tensor) -> torch.Tensor:
-        """The discriminators' losses, each 1 a row where it guesses; a row weighs as much as its predictions, however batches are cut."""
+        """The discriminators' losses, each at most that of guessing; a row weighs as much as its predictions, however batches are cut."""
         assert self._features is not None and batch.groups is not None, "the batch went through the model, and has groups"
         strength = self._strength * ramp(self._trainer.loop.step / self._trainer.total_steps)
         with torch.autocast(self._features.device.type, enabled=False):

@@ -1,9 +1,9 @@
-"""What tells a row's domain from its features, for dann: a kernel classifier that is solved anew after each step of the model.
+"""What tells a row's domain from its features, for dann: a kernel classifier that is solved anew at each step of the model.
 
 The paper's is a network of one hidden layer that descends beside the model. A model outruns it, and is paid for features that tell the domain
-the other way round; where domains are far apart it is certain, and then cross-entropy has no gradient to turn round. So there is nothing to be
-outrun here: the squared error between what it says and what is the case has its least value in closed form (kernel ridge regression, the
-least-squares loss of Mao et al. 2017, arXiv 1611.04076), on the newest rows, and never fades while anything is told. The kernel is half linear,
+the other way round; where domains are far apart it is certain, and then cross-entropy has no gradient to turn round. So here it is
+one step behind and no more: the squared error between what it says and what is the case has its least value in closed form (kernel ridge
+regression, the least-squares loss of Mao et al. 2017, arXiv 1611.04076), on the newest rows, and does not fade while a row is told. The kernel is half linear,
 so that the means of the domains meet, and half Gaussian, for what a network would find beside. Features are whitened, since a model hides the
 domain in directions in which they hardly vary.
 """
@@ -22,7 +22,7 @@ ROWS: Final = 128
 """The newest, which it is solved on: older ones tell of a model that is no more. Two steps' where these are more, but not above MOST."""
 MOST: Final = 1024
 RIDGE: Final = 1.0
-"""Of the variance of whitened features: half of what the rows say is believed."""
+"""Of the variance of whitened features: about two fifths of what the rows say in one direction is believed."""
 FLOOR: Final = 1e-4
 """Directions with less than this share of the largest variance are taken to have it."""
 RAREST: Final = 0.02
@@ -71,10 +71,10 @@ class Discriminator(nn.Module):
         return guessed + self._kernel((features - solved.mean) @ solved.whitening, classes, solved) @ solved.weights
 
     def losses(self, features: torch.Tensor, domains: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        """(B,) squared errors over the mean one of guessing by the domains' shares (in the class): 1 where features tell nothing.
+        """(B,) squared errors, none above that of guessing by the domains' shares (in the class), over the mean one of guessing.
 
-        No row's is above that of guessing: what is told worse than that has no gradient, or the model would be paid, without bound, for
-        features that tell the domain the other way round.
+        What is told worse than by guessing has no gradient, or the model would be paid, without bound, for features that tell the domain the
+        other way round.
         """
         if self._solved is None:
             return torch.ones_like(features[:, 0]) + 0 * features[:, 0]
@@ -88,7 +88,7 @@ class Discriminator(nn.Module):
     def learn(self, features: torch.Tensor, domains: torch.Tensor, classes: torch.Tensor) -> None:
         """Learn from a step's rows and those before them, once they have shown how much is told already."""
         if not torch.isfinite(features.sum()):
-            return  # a step that the loop refuses, or a guard leaves out
+            return  # the loop refuses such a step, or a guard leaves it out
         self._observe(features, domains, classes)
         given = {"features": features, "domains": domains, "classes": classes}
         kept = min(max(ROWS, 2 * len(features)), MOST)
@@ -122,7 +122,8 @@ class Discriminator(nn.Module):
 
     def _shares(self) -> torch.Tensor:
         """(classes or 1, domains): of the rows so far."""
-        return self.counts / self.counts.sum(1, keepdim=True).clamp_min(1)
+        counts = torch.where(self.counts.sum(1, keepdim=True) > 0, self.counts, self.counts.sum(0))  # of a class without rows: as in all
+        return counts / counts.sum(1, keepdim=True).clamp_min(1)
 
     def _guessed(self, classes: torch.Tensor) -> torch.Tensor:
         return self._shares().float()[classes if self._classes else torch.zeros_like(classes)]

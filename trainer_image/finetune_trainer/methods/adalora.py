@@ -13,12 +13,10 @@ from finetune_api.constants import Reason
 from finetune_api.v1alpha1.methods.updates import AdaLora
 from finetune_api.v1alpha1.stage import Stage
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.methods.base import Course, Length, Setting
+from finetune_trainer.methods.base import SHOWN, Course, Length, Setting
 from finetune_trainer.methods.peft_models import TRAINED, peft_method, placed
 from finetune_trainer.methods.targets import check_rank, turned
 
-SHOWN: Final = 4
-"""Modules that the report names at either end."""
 AVERAGES: Final = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 """What PEFT's allocator remembers of each parameter."""
 _UNKNOWN_STEPS: Final = 10**9
@@ -66,7 +64,7 @@ def fits(setting: Setting, length: Length) -> None:
         raise TrainerError(
             Reason.INVALID_SPEC,
             f"of {length.steps} optimizer steps, ranks are pruned after step {before} (warmupShare) and until step {end} (finalShare), and no "
-            f"multiple of {options.interval} lies between them: all would be cut at once: write at most {end - before - 1}, or train longer",
+            f"multiple of {options.interval} lies between them: all would be cut at once: write an interval of at most {end - before - 1}, or train longer",
             where=setting.field("interval"),
         )
 
@@ -118,7 +116,7 @@ class Allocation(Course):
         if not ranks:
             return {}
         order = sorted(ranks, key=lambda name: (-ranks[name], name))
-        ends = {"highest ranks": order[:SHOWN], "lowest ranks": order[-SHOWN:]}
+        ends = {"highest ranks": order[:SHOWN], "lowest ranks": order[SHOWN:][-SHOWN:]}
         mean = sum(ranks.values()) / len(ranks)
         return {"ranks kept": f"{min(ranks.values())} to {max(ranks.values())} in {len(ranks)} modules, {mean:.3g} on average"} | {
             end: ", ".join(f"{name} {ranks[name]}" for name in names) for end, names in ends.items()

@@ -18,14 +18,12 @@ from finetune_api.constants import Reason
 from finetune_api.v1alpha1.methods.updates import AfLora
 from finetune_api.v1alpha1.stage import Stage
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.methods.base import Course, Length, Method, Setting
+from finetune_trainer.methods.base import SHOWN, Course, Length, Method, Setting
 from finetune_trainer.methods.peft_models import TRAINED, adapted, placed
 from finetune_trainer.methods.stacks import lora_layers
 from finetune_trainer.methods.targets import check_rank, turned
 from finetune_trainer.modeling.base import seeded
 
-SHOWN: Final = 4
-"""Matrices that the report names at either end."""
 WINDOW: Final = 10
 """Steps whose gradients are averaged before the scores change."""
 KEEP_MEAN: Final = 0.85
@@ -181,7 +179,7 @@ class Freezing(Course):
             "frozen": f"{len(names)} of {len(self._matrices)} matrices, by their scores, after steps {steps[0]} to {steps[-1]}",
             "frozen after so many steps": ", ".join(f"{steps[at]}: {at + 1} of them" for at in _quarters(len(steps))),
             "frozen first": ", ".join(names[:SHOWN]),
-            "frozen last": ", ".join(names[-SHOWN:]),
+            "frozen last": ", ".join(names[SHOWN:][-SHOWN:]),
         }
 
     def _names(self) -> list[str]:

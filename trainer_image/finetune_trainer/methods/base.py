@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 from torch import nn
@@ -17,6 +17,9 @@ from torch import nn
 from finetune_api.v1alpha1.stage import Stage
 from finetune_trainer.modeling.base import Plain
 from finetune_trainer.modeling.start import Start
+
+SHOWN: Final = 4
+"""Modules that a course names in the report at either end."""
 
 
 class Examples(Protocol):

@@ -68,8 +68,8 @@ class Begun(Course):
 
     def told(self) -> dict[str, str]:
         facts = self._found.facts
-        looked = f"{facts['begins']}, from {facts['rows']} rows of {facts['tokens']} tokens, drawn with seed {facts['seed']}"
-        return {"began": looked} | ({"ranks given": str(facts["ranks"])} if "ranks" in facts else {})
+        looked = f", from {facts['rows']} rows of {facts['tokens']} tokens, drawn with seed {facts['seed']}" if "rows" in facts else ""
+        return {"began": f"{facts['begins']}{looked}"} | ({"ranks given": str(facts["ranks"])} if "ranks" in facts else {})
 
     def load(self, tensors: Tensors, document: Mapping[str, Any]) -> None:
         self._found = Found(tensors, document)

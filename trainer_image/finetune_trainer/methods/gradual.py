@@ -85,12 +85,9 @@ class Schedule(Course):
         return {"changes": list(self._steps()), "direction": str(self._options.direction)}
 
     def told(self) -> dict[str, str]:
-        whose = "join" if self._options.direction is GradualDirection.UNFREEZING else "leave"
-        return {
-            str(
-                self._options.direction
-            ): f"{self._changes} changes, each {self._every} steps, in which at most {self._options.layers} layers {whose}"
-        }
+        direction, many = self._options.direction, self._options.layers
+        whose = f"layer{'s' * (many != 1)} {'join' if direction is GradualDirection.UNFREEZING else 'leave'}{'s' * (many == 1)}"
+        return {str(direction): f"{self._changes} changes, one every {self._every} steps, in which at most {many} {whose}"}
 
     def _steps(self) -> Iterator[int]:
         """After which steps something changes."""

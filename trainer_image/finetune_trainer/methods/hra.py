@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from peft import HRAConfig
 
-from finetune_api.constants import Reason
 from finetune_api.v1alpha1.methods.updates import Hra
-from finetune_trainer.errors import TrainerError
 from finetune_trainer.methods.base import Setting
 from finetune_trainer.methods.peft_models import peft_method, placed
 from finetune_trainer.methods.targets import check_rank
@@ -16,12 +14,6 @@ def configure(setting: Setting) -> HRAConfig:
     options = setting.stage.method.hra or Hra()
     place = placed(setting, options)
     check_rank(setting, place["target_modules"], {}, options.r)
-    if options.r % 2:
-        raise TrainerError(
-            Reason.INVALID_SPEC,
-            f"{options.r} reflections turn the weights round before anything is learned, where pairs of equal ones cancel: write an even number",
-            where=setting.field("r"),
-        )
     return HRAConfig(
         r=options.r,
         apply_GS=False,  # of pairs of equal reflections, with which it begins, that is a division by zero

@@ -114,12 +114,12 @@ class StageModel:
             keys = f"{name}.A", f"{name}.B"
             if not saved.keys() >= set(keys) or all(torch.equal(saved[key], self.taken[key]) for key in keys):
                 continue
-            ours, theirs = (source[keys[1]] @ source[keys[0]] for source in (self.taken, saved))
-            change = layer.scaling[TRAINED] * (ours - theirs)
-            self.taken |= {key: saved[key].cpu().clone() for key in keys}
+            ours, theirs = ({key: source[key] for key in keys} for source in (self.taken, saved))
+            self.taken |= {key: tensor.cpu().clone() for key, tensor in theirs.items()}
             if quantised is not None:
                 changed.append(name)
                 continue
+            change = layer.scaling[TRAINED] * (ours[keys[1]] @ ours[keys[0]] - theirs[keys[1]] @ theirs[keys[0]])
             weight = layer.get_base_layer().weight
             weight += (change.T if layer.fan_in_fan_out else change).to(weight)
         if quantised is not None and changed:

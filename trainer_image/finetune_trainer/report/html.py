@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -30,6 +30,8 @@ from finetune_trainer.report.view import View, gather
 from finetune_trainer.run_folder import RunFolder
 
 FILE = "report.html"
+TOLD_ELSEWHERE: Final = ("course", "told")
+"""What became of a stage by its method stands under its curves, not among the options."""
 
 
 def write_report(run: RunFolder, *, result: RunResult | None = None) -> Path:
@@ -236,7 +238,7 @@ def _options(stage: Stage, resolved: Mapping[str, Any]) -> dict[str, str]:
     facts |= {name: value for name, value in resolved.get("metrics", {}).items() if name.startswith("guard_")}
     handed = resolved.get("handOver", {})
     facts |= {"handOverScale": handed.get("scale"), "validation loss at handOverScale": handed.get("losses")}
-    return {name: _value(value) for name, value in (facts | document).items() if value not in (None, [], {})}
+    return {name: _value(value) for name, value in (facts | document).items() if value not in (None, [], {}) and name not in TOLD_ELSEWHERE}
 
 
 def _value(value: Any) -> str:

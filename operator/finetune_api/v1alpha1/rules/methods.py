@@ -189,6 +189,25 @@ RULES: Final = (
         message="the granularity does not divide the rank",
         instead="write a k that divides r",
     ),
+    Rule(
+        scopes=(METHOD,),
+        each="hra",
+        field="r",
+        holds="it.?r.orValue(8) % 2 == 0",
+        message="an odd number of reflections turns the weights round before anything is learned, where pairs of equal ones cancel",
+        instead="write an even number",
+    ),
+    *(
+        Rule(
+            scopes=(METHOD,),
+            each=method,
+            field="r",
+            holds="it.?initialization.orValue('default') != 'orthogonal' || it.?r.orValue(16) % 2 == 0",
+            message="an orthogonal start takes half the rank for each matrix",
+            instead="write an even number",
+        )
+        for method in ("lora", "qlora")
+    ),
     _from_data("initializationRows", "eva", "corda"),
     _from_data("rho", "eva"),
     _from_data("cordaMode", "corda"),
