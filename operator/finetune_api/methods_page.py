@@ -6,7 +6,7 @@ What was measured is methods_measured.md beside this file, which `python -m test
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +40,12 @@ in which the rate rises. `finetune plan` shows them, and `finetune validate` war
 | method | continue | merge | stack | published as | quantised base | packing | default rate | rows a step | warm-up |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
+_MORE: Final[Mapping[MethodType, tuple[str, ...]]] = {
+    MethodType.FULL: ("full-bf16", "full-domain"),
+    MethodType.PARTIAL: ("partial-share",),
+    MethodType.LORA: ("method-lora-kin", "method-lora-eva", "method-lora-corda"),
+}
+"""Examples of single options, beside the one that each method has."""
 _CONTINUES: Final = {Continues.ANYTHING: "before anything", Continues.ITSELF: "before the same options", Continues.NOTHING: "no"}
 
 
@@ -91,7 +97,7 @@ def _sections() -> Iterator[str]:
             about(row),
             "",
             f"Rates, rows of a step, warm-up: {row.source}.",
-            f"Example: [`examples/method-{method.lower()}.yaml`](../examples/method-{method.lower()}.yaml).",
+            f"{_examples(method)}.",
         )
         if row.options is not None:
             fields = row.options.model_fields.values()
@@ -99,6 +105,11 @@ def _sections() -> Iterator[str]:
             yield f"Options: {names}.{' Some of them have to be given.' if row.required else ''}"
         if method is not list(MethodType)[-1]:
             yield ""
+
+
+def _examples(method: MethodType) -> str:
+    paths = [example(method), *(f"examples/{name}.yaml" for name in _MORE.get(method, ()))]
+    return f"Example{'s' * (len(paths) > 1)}: {', '.join(f'[`{path}`](../{path})' for path in paths)}"
 
 
 def example(method: MethodType) -> str:
