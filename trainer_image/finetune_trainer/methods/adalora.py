@@ -119,7 +119,7 @@ class Allocation(Course):
         ends = {"highest ranks": order[:SHOWN], "lowest ranks": order[SHOWN:][-SHOWN:]}
         mean = sum(ranks.values()) / len(ranks)
         return {"ranks kept": f"{min(ranks.values())} to {max(ranks.values())} in {len(ranks)} modules, {mean:.3g} on average"} | {
-            end: ", ".join(f"{name} {ranks[name]}" for name in names) for end, names in ends.items()
+            end: ", ".join(f"{name} {ranks[name]}" for name in names) for end, names in ends.items() if names
         }
 
 

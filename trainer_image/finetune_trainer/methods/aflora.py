@@ -179,8 +179,7 @@ class Freezing(Course):
             "frozen": f"{len(names)} of {len(self._matrices)} matrices, by their scores, after steps {steps[0]} to {steps[-1]}",
             "frozen after so many steps": ", ".join(f"{steps[at]}: {at + 1} of them" for at in _quarters(len(steps))),
             "frozen first": ", ".join(names[:SHOWN]),
-            "frozen last": ", ".join(names[SHOWN:][-SHOWN:]),
-        }
+        } | ({"frozen last": ", ".join(names[SHOWN:][-SHOWN:])} if len(names) > SHOWN else {})
 
     def _names(self) -> list[str]:
         return [name.removesuffix(ORIGINAL).removeprefix("base_model.model.") for name in self._frozen]
