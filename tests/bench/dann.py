@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import random
 import tempfile
-import warnings
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -23,7 +21,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
-import transformers
 import yaml
 
 from finetune_api.plan import Runtime, plan
@@ -32,7 +29,7 @@ from finetune_trainer.engine.losses import unwrapped
 from finetune_trainer.guards.dann import class_heads
 from finetune_trainer.modeling.stage_model import StageModel
 from scripts.demo_assets import ROOT, demo_folder
-from tests.bench.methods.cell import train
+from tests.bench.methods.cell import alone_and_quiet, train
 from tests.unit.guards.marked import CASES, Case, shown
 from tests.unit.guards.probes import interval, told
 
@@ -120,11 +117,7 @@ def main() -> int:
     parser.add_argument("--strength", type=float, nargs="+", default=[0.0, 1.0], help="0: without the guard (default: 0 and 1)")
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    logging.disable(logging.WARNING)
+    alone_and_quiet()
     if options.tiny:
         for case, seed, strength in product(CASES, range(1, options.seeds + 1), options.strength):
             print(

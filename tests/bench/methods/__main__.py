@@ -7,14 +7,12 @@ as soon as it is measured; `python -m tests.bench.methods.page` makes the table 
 from __future__ import annotations
 
 import argparse
-import logging
 import multiprocessing
 import os
 import subprocess
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,13 +21,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import peft  # noqa: F401 - in the process that cells are forked from
-import torch
-import transformers
 from transformers.models.bert import modeling_bert  # noqa: F401
 from transformers.models.llama import modeling_llama  # noqa: F401
 
 from scripts.demo_assets import demo_folder
-from tests.bench.methods.cell import Refused, Trained, artifact_bytes, configured, measured, train, untrained
+from tests.bench.methods.cell import Refused, Trained, alone_and_quiet, artifact_bytes, configured, measured, train, untrained
 from tests.bench.methods.results import Results
 from tests.bench.methods.settings import BOTH, BY_NAME, FACTORS, SETTINGS, START, Setting
 from tests.bench.methods.tasks import DOMAIN_MANIFEST, DOMAIN_RUN, RUNS, write_data
@@ -124,11 +120,7 @@ def main() -> int:
     parser.add_argument("--settings", nargs="+", choices=list(BY_NAME), default=list(BY_NAME), metavar="NAME")
     parser.add_argument("--tasks", nargs="+", choices=BOTH, default=list(BOTH))
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    logging.disable(logging.WARNING)
+    alone_and_quiet()
     domain_model()
     write_data()
     results, failed = Results.read(), 0

@@ -6,15 +6,18 @@ Each runs in a process that is forked with everything imported, so that its peak
 from __future__ import annotations
 
 import gc
+import logging
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+import transformers
 
 from finetune_api.plan import Runtime, plan
 from finetune_api.v1alpha1.fine_tune_job import FineTuneJob
@@ -52,6 +55,15 @@ MATRIX: Final = torch.ones(512, 512)
 
 class Refused(Exception):
     """The product refuses the combination, with its words."""
+
+
+def alone_and_quiet() -> None:
+    """One thread, and nothing said but what a bench prints."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    logging.disable(logging.WARNING)
 
 
 @dataclass

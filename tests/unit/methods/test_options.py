@@ -19,7 +19,7 @@ from finetune_trainer.measuring import folded_model
 from finetune_trainer.methods.oft import Constrained
 from finetune_trainer.modeling.plain import plain_weights
 from tests.unit.engine import stage_run
-from tests.unit.methods.table import built
+from tests.unit.methods.table import SMALL, built
 from tests.unit.methods.test_courses import wrapped
 from tests.unit.models.cases import train
 
@@ -27,19 +27,10 @@ PROBE: Final = verify.Probe.of_tokens([[5, 6, 7, 8, 9], [10, 11, 12]], pad=3)
 
 LSTM: Final = {"encoderType": "LSTM"}
 BASE: Final[dict[MethodType, dict[str, Any]]] = {
+    **SMALL,
     MethodType.GRADUAL: {"everySteps": 1},
     MethodType.PARTIAL: {"lastLayers": 1},
-    MethodType.LORA: {"r": 4},
-    MethodType.QLORA: {"r": 4},
     MethodType.ADALORA: {"initR": 6, "targetR": 3, "interval": 1, "finalShare": 0.2},
-    MethodType.LOHA: {"r": 4},
-    MethodType.LOKR: {"r": 4},
-    MethodType.VERA: {"r": 16},
-    MethodType.OFT: {"blockSize": 8},
-    MethodType.HRA: {"r": 4},
-    MethodType.FOURIERFT: {"nFrequency": 50},
-    MethodType.C3A: {"blockSize": 16},
-    MethodType.GRALORA: {"r": 8, "k": 2},
     MethodType.AFLORA: {"r": 4, "initialSteps": 2, "finalShare": 0},
     MethodType.ADAPTER: {"size": 8},
     MethodType.PROMPT_TUNING: {"numVirtualTokens": 4},

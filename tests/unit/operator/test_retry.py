@@ -211,12 +211,18 @@ def evict_for_its_own_limit(world: World, name: str, said: str = OWN_LIMIT) -> N
     world.end(name, 137, job_ends=False)
 
 
-def test_an_eviction_for_what_it_wrote_itself_ends_the_job_before_its_pods_are_replaced_for_ever() -> None:
+def evicted() -> tuple[World, str]:
+    """A job whose first pod was evicted for what it wrote, and that pod's name."""
     world = World()
     world.settle(1)
     name = world.run()
     world.settle(1)
     evict_for_its_own_limit(world, name)
+    return world, name
+
+
+def test_an_eviction_for_what_it_wrote_itself_ends_the_job_before_its_pods_are_replaced_for_ever() -> None:
+    world, name = evicted()
     second = world.run()
     world.settle(1)
     assert attempts(world) == [(1, "LocalStorageExceeded"), (1, "LocalStorageExceeded")]
@@ -270,22 +276,14 @@ def test_the_kubelets_words_outlast_the_pod(said: str) -> None:
 
 
 def test_a_job_that_nothing_had_to_stop_ends_with_what_its_pod_says() -> None:
-    world = World()
-    world.settle(1)
-    name = world.run()
-    world.settle(1)
-    evict_for_its_own_limit(world, name)
+    world, _ = evicted()
     world.gone(*world.jobs)
     world.settle(1)
     assert world.status["failure"]["message"].endswith("exceeds the total limit of containers 1Mi")
 
 
 def test_without_the_pod_and_what_was_told_of_it_the_end_is_still_told() -> None:
-    world = World()
-    world.settle(1)
-    name = world.run()
-    world.settle(1)
-    evict_for_its_own_limit(world, name)
+    world, name = evicted()
     second = world.run()
     world.settle(1)
     next(each for each in world.status["conditions"] if each["type"] == "Running")["message"] = "written by hand"
