@@ -167,6 +167,8 @@ def test_matrices_freeze_in_the_order_of_their_scores_on_a_cubic_schedule(tmp_pa
     told = course.told()
     assert told["frozen"] == "28 of 28 matrices, by their scores, after steps 21 to 80"
     assert told["frozen first"].startswith(f"{order[0]}, {order[1]}, ") and told["frozen last"].endswith(order[-1])
+    course._frozen = dict(list(course._frozen.items())[:4])
+    assert all(course.told().values()) and "frozen last" not in course.told(), "all four are the first"
     assert not any(matrix.requires_grad for matrix in course._matrices.values())
     vectors = [parameter for name, parameter in module.named_parameters() if name.endswith(".vector")]
     assert all(vector.requires_grad for vector in vectors), "the vectors are always trained"
